@@ -1,0 +1,1 @@
+"""What the authors of plug-ins and consumers need to test theirs: virtual time, the sink contract."""
