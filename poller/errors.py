@@ -73,9 +73,7 @@ class ConfigError(PollerError):
     """The configuration cannot be used. ``problems`` lists everything that was found wrong."""
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
-        self.problems = (
-            [Problem("", 0, "", problems)] if isinstance(problems, str) else list(problems)
-        )
+        self.problems = [Problem("", 0, "", problems)] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -11,28 +11,46 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         # Polls
-        self.polls = self._counter("polls", "Polls finished, by outcome (ok or the error's kind).", "egress", "outcome")
+        self.polls = self._counter(
+            "polls", "Polls finished, by outcome (ok or the error's kind).", "egress", "outcome"
+        )
         self.retries = self._counter("poll_retries", "Polls repeated at once, by reason.", "reason")
         self.lateness = self._histogram("poll_lateness_seconds", "From due to granted.", "egress")
-        self.latency = self._histogram("poll_latency_seconds", "From sending a poll to the end of its answer.", "egress")
-        self.rejected_answers = self._counter("rejected_answers", "Answers refused whole, by reason.", "reason")
-        self.unknown_fields = self._counter("unknown_fields", "Fields in answers that the poller does not know.")
-        self.missing_fields = self._counter("missing_fields", "Optional fields that answers left out.", "field")
+        self.latency = self._histogram(
+            "poll_latency_seconds", "From sending a poll to the end of its answer.", "egress"
+        )
+        self.rejected_answers = self._counter(
+            "rejected_answers", "Answers refused whole, by reason.", "reason"
+        )
+        self.unknown_fields = self._counter(
+            "unknown_fields", "Fields in answers that the poller does not know."
+        )
+        self.missing_fields = self._counter(
+            "missing_fields", "Optional fields that answers left out.", "field"
+        )
         self.changes = self._counter("balance_changes", "Changed amounts seen.")
         self.accounts = self._gauge("accounts", "Accounts by state.", "state")
         # Budget
         self.weight_granted = self._counter("weight_granted", "Request weight spent.", "egress")
         self.weight_used = self._gauge("weight_used", "Own weight that may still be in the window.", "egress")
-        self.weight_reported = self._gauge("weight_reported", "Used weight as the exchange last said.", "egress")
-        self.weight_foreign = self._gauge("weight_foreign", "Weight somebody else uses on this address.", "egress")
+        self.weight_reported = self._gauge(
+            "weight_reported", "Used weight as the exchange last said.", "egress"
+        )
+        self.weight_foreign = self._gauge(
+            "weight_foreign", "Weight somebody else uses on this address.", "egress"
+        )
         self.weight_limit = self._gauge("weight_limit", "Weight per window that we may use.", "egress")
-        self.pauses = self._counter("pauses", "Times an address had to fall silent, by cause.", "egress", "cause")
+        self.pauses = self._counter(
+            "pauses", "Times an address had to fall silent, by cause.", "egress", "cause"
+        )
         self.clock_offset = self._gauge("clock_offset_seconds", "Exchange's clock minus ours.")
         # Outbox and delivery
         self.records_accepted = self._counter("records_accepted", "Records committed to the outbox.", "kind")
         self.commits = self._counter("outbox_commits", "Transactions committed.")
         self.records_delivered = self._counter("records_delivered", "Records a sink acknowledged.", "sink")
-        self.delivery_failures = self._counter("delivery_failures", "Batches a sink did not take, by error.", "sink", "error")
+        self.delivery_failures = self._counter(
+            "delivery_failures", "Batches a sink did not take, by error.", "sink", "error"
+        )
         self.dead_letters = self._counter("dead_letters", "Records a sink refused for good.", "sink")
         self.backlog = self._gauge("sink_backlog", "Records accepted and not yet acknowledged.", "sink")
         # Logs
