@@ -167,6 +167,7 @@ class Baseline:
     Attributes:
         sequence: of the last accepted snapshot; 0 before the first.
         balances: sorted by asset; ``None`` before the first snapshot.
+        asset: what was asked for: ``None`` for everything. Answers to another question are not compared.
         state: the last state told to sinks.
         since_ns: when that state began, nanoseconds since the epoch.
     """
@@ -174,5 +175,6 @@ class Baseline:
     account: str
     sequence: int = 0
     balances: tuple[Balance, ...] | None = None
+    asset: str | None = None
     state: State = State.OK
     since_ns: int = 0
