@@ -1,0 +1,220 @@
+"""Who is due when: exact times, and what holds for every fleet."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from poller.model import Account
+from poller.schedule import FIRST_POLL_WITHIN_S, Schedule, next_slot_s, phase_s
+
+UTC_S = 1_767_225_600.0
+
+
+def fleet(*accounts: Account, now_s: float = 0.0) -> Schedule:
+    schedule = Schedule(now_s=now_s, utc_s=UTC_S + now_s)
+    for account in accounts:
+        schedule.add(account, now_s)
+    return schedule
+
+
+def polls(schedule: Schedule, until_s: float, *, takes_s: float = 0.0) -> list[tuple[str, float]]:
+    """Poll whenever somebody is due, one after another; return (name, due time)."""
+    seen = []
+    now_s = 0.0
+    while (now_s := max(now_s, schedule.next_s())) <= until_s:
+        due = schedule.take(now_s)
+        assert due is not None
+        seen.append((due.account.name, due.due_s))
+        now_s += takes_s
+        schedule.done(due.account.name, now_s)
+    return seen
+
+
+def test_phases_are_known_and_do_not_move() -> None:
+    assert phase_s("alice", 60.0) == pytest.approx(18.2620, abs=1e-4)
+    assert phase_s("bob", 60.0) == pytest.approx(27.4101, abs=1e-4)
+    assert phase_s("alice", 10.0) == pytest.approx(3.0437, abs=1e-4)
+
+
+@given(st.floats(0, 1e9), st.floats(0.1, 86_400), st.floats(0, 1))
+def test_a_slot_is_the_first_of_its_grid_after_now(after_s: float, interval_s: float, place: float) -> None:
+    slot = next_slot_s(place * interval_s, interval_s, after_s)
+    assert slot > after_s
+    assert slot - after_s <= interval_s * (1 + 1e-6) + 1e-6
+
+
+def test_an_account_is_polled_once_an_interval_at_its_own_place() -> None:
+    phase = phase_s("alice", 10.0)
+    due = [at for _, at in polls(fleet(Account("alice", 10.0)), until_s=40)]
+    assert due == pytest.approx([phase, phase + 10, phase + 20, phase + 30])
+
+
+def test_a_restart_keeps_everybody_at_their_place() -> None:
+    accounts = [Account(f"sub-{n}", 60.0) for n in range(20)]
+    before = {name: at % 60 for name, at in polls(fleet(*accounts), until_s=60)}
+    restarted = Schedule(now_s=5000.0, utc_s=UTC_S + 123.456)
+    for account in accounts:
+        restarted.add(account, 5000.0)
+    after: dict[str, float] = {}
+    while len(after) < 20:
+        due = restarted.take(restarted.next_s())
+        assert due is not None
+        after[due.account.name] = (due.due_s - 5000.0 + 123.456) % 60
+    assert after == pytest.approx(before)
+
+
+def test_a_fleet_is_spread_over_the_interval() -> None:
+    places = Counter(int(phase_s(f"sub-{n}", 60.0)) for n in range(6000))
+    assert len(places) == 60
+    assert max(places.values()) < 150  # 100 on average
+
+
+def test_a_long_interval_does_not_delay_the_first_poll() -> None:
+    [(_, first), (_, second)] = polls(fleet(Account("slow", 3600.0)), until_s=3660)
+    assert first <= FIRST_POLL_WITHIN_S
+    assert second == pytest.approx(phase_s("slow", 3600.0))
+
+
+def test_the_earliest_deadline_goes_first_among_those_due() -> None:
+    schedule = fleet(Account("slow", 60.0), Account("fast", 5.0))
+    due = schedule.take(60.0)
+    assert due is not None
+    assert due.account.name == "fast"
+
+
+def test_priority_goes_before_the_deadline() -> None:
+    schedule = fleet(Account("fast", 5.0), Account("vip", 60.0, priority=1))
+    due = schedule.take(60.0)
+    assert due is not None
+    assert due.account.name == "vip"
+
+
+def test_an_account_in_flight_is_not_taken_again() -> None:
+    schedule = fleet(Account("alice", 5.0))
+    assert schedule.take(10.0) is not None
+    assert schedule.take(100.0) is None
+    assert schedule.next_s() == float("inf")
+    schedule.done("alice", 100.0)
+    assert 100.0 < schedule.next_s() <= 105.0
+
+
+def test_missed_polls_coalesce_into_one() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    phase = phase_s("alice", 10.0)
+    due = schedule.take(95.0)
+    assert due is not None
+    assert due.due_s == pytest.approx(phase)
+    schedule.done("alice", 95.0)
+    assert schedule.take(95.0) is None
+    assert schedule.next_s() == pytest.approx(phase + 100 if phase + 90 <= 95 else phase + 90)
+
+
+def test_a_hold_moves_the_next_poll_behind_it() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    schedule.take(10.0)
+    schedule.done("alice", 10.0, not_before_s=910.0)
+    assert 910.0 < schedule.next_s() <= 920.0
+
+
+def test_after_a_stall_the_fleet_is_spread_anew_instead_of_going_at_once() -> None:
+    accounts = [Account(f"sub-{n}", 30.0) for n in range(300)]
+    schedule = fleet(*accounts)
+    assert schedule.overdue(21_600.0) == 300
+    assert schedule.respread(21_600.0) == 300
+    assert schedule.take(21_600.0) is None
+    per_second: Counter[int] = Counter()
+    while (at := schedule.next_s()) <= 21_630.0:
+        schedule.take(at)
+        per_second[int(at)] += 1
+    assert sum(per_second.values()) == 300
+    assert max(per_second.values()) < 25  # 10 on average
+
+
+def test_an_account_that_was_removed_is_never_due() -> None:
+    schedule = fleet(Account("alice", 10.0), Account("bob", 10.0))
+    schedule.take(3.0)
+    schedule.remove("alice")
+    schedule.done("alice", 20.0)
+    assert {name for name, _ in polls(schedule, until_s=60)} == {"bob"}
+    assert "alice" not in schedule
+
+
+def test_the_same_name_twice_is_refused() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    with pytest.raises(ValueError, match="'alice' is scheduled already"):
+        schedule.add(Account("alice", 20.0), 0.0)
+
+
+class ScheduleAgainstReference(RuleBasedStateMachine):
+    """The heaps against a plain list that is searched from end to end."""
+
+    @initialize(intervals=st.lists(st.sampled_from([1.0, 2.5, 10.0, 60.0]), min_size=1, max_size=6))
+    def start(self, intervals: list[float]) -> None:
+        self.now_s = 0.0
+        self.schedule = Schedule(now_s=0.0, utc_s=UTC_S)
+        self.accounts = {
+            f"a{n}": Account(f"a{n}", interval_s, priority=n % 2) for n, interval_s in enumerate(intervals)
+        }
+        self.due: dict[str, float] = {}
+        self.in_flight: set[str] = set()
+        for name, account in self.accounts.items():
+            self.schedule.add(account, 0.0)
+            self.due[name] = self.slot(name)
+
+    def slot(self, name: str, after_s: float | None = None) -> float:
+        interval_s = self.accounts[name].interval_s
+        after_s = self.now_s if after_s is None else after_s
+        return next_slot_s(phase_s(name, interval_s), interval_s, after_s + UTC_S) - UTC_S
+
+    @rule(seconds=st.sampled_from([0.1, 0.7, 3.0, 100.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @rule()
+    def take(self) -> None:
+        waiting = [name for name, due_s in self.due.items() if due_s <= self.now_s]
+        best = min(
+            waiting,
+            key=lambda name: (
+                -self.accounts[name].priority,
+                self.due[name] + self.accounts[name].interval_s,
+                name,
+            ),
+            default=None,
+        )
+        taken = self.schedule.take(self.now_s)
+        assert (taken.account.name if taken else None) == best
+        if best is not None:
+            assert taken is not None
+            assert taken.due_s == self.due.pop(best)
+            self.in_flight.add(best)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), hold_s=st.sampled_from([0.0, 30.0]))
+    def done(self, data: st.DataObject, hold_s: float) -> None:
+        name = data.draw(st.sampled_from(sorted(self.in_flight)))
+        self.in_flight.discard(name)
+        self.schedule.done(name, self.now_s, not_before_s=self.now_s + hold_s)
+        self.due[name] = self.slot(name, self.now_s + hold_s)
+
+    @rule()
+    def respread(self) -> None:
+        late = [name for name, due_s in self.due.items() if due_s <= self.now_s]
+        assert self.schedule.respread(self.now_s) == len(late)
+        for name in late:
+            self.due[name] = self.slot(name)
+
+    @invariant()
+    def agrees_on_how_many_wait(self) -> None:
+        if hasattr(self, "due"):
+            assert self.schedule.overdue(self.now_s) == sum(
+                due_s <= self.now_s for due_s in self.due.values()
+            )
+
+
+TestScheduleAgainstReference = ScheduleAgainstReference.TestCase
