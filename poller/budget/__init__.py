@@ -1,0 +1,333 @@
+"""The weight budget that all accounts behind one egress address share: the turn, the pause, the ledger.
+
+``window`` says what fits, ``pause`` how long silence lasts; here is only who waits for them, and
+what must be on disk before anybody is told.
+
+What a restart must know is written ahead: before weight is granted, a block of it is reserved in
+the ledger, good for a short while. After a crash every block that may still count is taken as
+spent. So a hundred restarts in a row cannot spend more than one window's weight, at the cost of
+one small commit a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from poller.budget.pause import Pause, pause_s
+from poller.budget.window import Grant, WeightWindow
+from poller.clock import NS_PER_S, Clock
+from poller.errors import PollError
+from poller.metrics import Metrics
+
+__all__ = ["BudgetStatus", "Grant", "WeightBudget", "WeightWindow"]
+
+logger = logging.getLogger(__name__)
+
+BLOCKS_PER_WINDOW = 60  # one reservation a second at Binance's window
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatus:
+    """One address at a glance.
+
+    Attributes:
+        allowed: our share of the limit, weight per window.
+        capacity: what others leave us of it now.
+        own: own weight that may be in the exchange's window.
+        foreign: weight others used in the last window, at least.
+        reported: the exchange's own last figure; ``None`` before the first.
+        in_flight: requests without an answer yet.
+        granted: weight granted since the start.
+        pause_s: seconds of silence left; 0.0 if there is no pause.
+        pause_cause: kind of error that began the pause; empty if there is none.
+    """
+
+    egress: str
+    limit: int
+    allowed: int
+    capacity: int
+    own: int
+    foreign: int
+    reported: int | None
+    in_flight: int
+    granted: int
+    pause_s: float
+    pause_cause: str
+
+
+class WeightBudget:
+    """First come, first served permission to send requests from one address.
+
+    Args:
+        egress: name of the address.
+        window: what fits.
+        clock: time.
+        save: makes the given state durable; to return is to promise that it is.
+        in_flight_s: the longest a request may be under way.
+    """
+
+    def __init__(
+        self,
+        egress: str,
+        window: WeightWindow,
+        clock: Clock,
+        save: Callable[[bytes], Awaitable[None]],
+        *,
+        metrics: Metrics,
+        in_flight_s: float = 15.0,
+    ) -> None:
+        self.egress = egress
+        self._window = window
+        self._clock = clock
+        self._save = save
+        self._metrics = metrics
+        self._in_flight_s = in_flight_s
+        self._turn = asyncio.Lock()  # its waiters are served in order, and leave no trace if cancelled
+        self._changed = asyncio.Event()
+        self._pause: Pause | None = None
+        self._strikes = 0
+        self._granted = 0
+        self._unknown = False  # nobody knows yet what was spent in the minute before the start
+        # Reservations that may still count: (wall ns, uptime s, weight), and what is left of the newest.
+        self._blocks: list[tuple[int, float, int]] = []
+        self._block_left = 0
+        self._block_until_s = -math.inf
+        self._granted_metric = metrics.weight_granted.labels(egress)
+        metrics.weight_limit.labels(egress).set(window.allowed)
+
+    def restore(self, state: bytes | None, *, lost: bool = False) -> None:
+        """Take up where the last process on this address ended. Call before the first ``acquire``.
+
+        Args:
+            state: what ``save`` was last given; ``None`` if there is none.
+            lost: there was a state, and it cannot be read any more: the window is taken as full.
+        """
+        now_s = self._clock.monotonic_s()
+        try:
+            kept = None if state is None else _read_state(state)
+        except (ValueError, KeyError, TypeError):
+            logger.exception(
+                "the budget's state is unreadable; the window is taken as used up",
+                extra={"egress": self.egress},
+            )
+            kept, lost = None, True
+        if kept is None:
+            # Whatever was spent from this address in the last minute, the first answer tells.
+            self._unknown = True
+            self._window.start_carefully()
+            if lost:
+                self._window.hold(self._window.limit, now_s + self._window.window_s + self._in_flight_s)
+            return
+        self._pause, self._strikes, blocks, boot_id = kept
+        for utc_ns, uptime_s, weight in blocks:
+            age_s = self._age_s(utc_ns, uptime_s, boot_id)
+            left_s = self._counts_for_s() - age_s
+            if left_s > 0:
+                self._window.hold(weight, now_s + left_s)
+                # Kept under this boot's clocks, so that the next restart finds it as well.
+                self._blocks.append(
+                    (self._clock.utc_ns() - round(age_s * NS_PER_S), self._clock.uptime_s() - age_s, weight)
+                )
+        if self._pause is not None:
+            self._window.resume(now_s)
+            logger.warning(
+                "a pause from before the restart is still in force",
+                extra={
+                    "egress": self.egress,
+                    "cause": self._pause.cause,
+                    "left_s": round(self.pause_left_s(), 1),
+                },
+            )
+
+    def pause_left_s(self) -> float:
+        """Return seconds until requests may leave again; 0.0 if they may now."""
+        if self._pause is None:
+            return 0.0
+        left_s = self._pause.remaining_s(
+            utc_ns=self._clock.utc_ns(), uptime_s=self._clock.uptime_s(), boot_id=self._clock.boot_id()
+        )
+        if left_s <= 0:
+            self._end_pause()
+        return left_s
+
+    async def resumed(self) -> None:
+        """Wait until no pause is in force."""
+        while (left_s := self.pause_left_s()) > 0:
+            # In slices: while a machine is suspended the loop's clock stands still, the pause does not.
+            await self._wait(min(left_s, 60.0))
+
+    async def acquire(self, weight: int) -> Grant | None:
+        """Wait for the turn and for room, and spend the weight.
+
+        Returns ``None``, with nothing spent, if a pause is in force or begins meanwhile: whoever asked
+        should think again instead of waiting out a ban.
+
+        Raises:
+            ValueError: ``weight`` is above our share and could never fit.
+            OutboxError: the reservation could not be made durable; nothing was spent.
+        """
+        if weight > self._window.allowed:
+            raise ValueError(f"weight {weight} can never fit a share of {self._window.allowed}")
+        async with self._turn:
+            while self.pause_left_s() <= 0:
+                now_s = self._clock.monotonic_s()
+                if (wait_s := self._window.wait_s(weight, now_s)) > 0:
+                    await self._wait(wait_s)
+                elif weight > self._block_left or now_s >= self._block_until_s:
+                    await self._reserve(weight)
+                else:
+                    return self._spend(weight, now_s)
+        return None
+
+    def answered(self, grant: Grant, *, used_weight: int | None = None, good: bool = False) -> None:
+        """Note that a granted request ended, however it did.
+
+        Args:
+            grant: what it was granted.
+            used_weight: the exchange's own count, if its answer had one.
+            good: the exchange answered what was asked for.
+        """
+        self._window.answered(grant, self._clock.monotonic_s(), used_weight)
+        if good:
+            self._strikes = 0
+            if self._unknown and used_weight is None:
+                # The answer that was to tell does not say: what cannot be known is assumed spent.
+                self._window.hold(self._window.limit, self._clock.monotonic_s() + self._window.window_s)
+        if good or used_weight is not None:
+            self._unknown = False
+            self._window.went_well()
+        self._changed.set()
+
+    async def pause(self, error: PollError, *, exchange_ms: float) -> None:
+        """Silence this address for as long as the error demands; durable when this returns.
+
+        No grant is given from the first moment on. A pause that ends later than the one in force
+        replaces it; an earlier end changes nothing.
+
+        Raises:
+            OutboxError: it is in force, but would not survive a restart.
+        """
+        left_s = self.pause_left_s()
+        begins = left_s <= 0  # answers that were under way when a pause began are not new offences
+        length_s = pause_s(
+            error,
+            strikes=self._strikes if begins else self._strikes - 1,
+            window_s=self._window.window_s,
+            exchange_ms=exchange_ms,
+        )
+        if length_s <= left_s:
+            return
+        if begins:
+            self._strikes += 1
+            self._metrics.pauses.labels(self.egress, error.kind).inc()
+        self._pause = Pause(
+            cause=error.kind,
+            length_s=length_s,
+            until_ns=self._clock.utc_ns() + round(length_s * NS_PER_S),
+            until_uptime_s=self._clock.uptime_s() + length_s,
+            boot_id=self._clock.boot_id(),
+        )
+        self._changed.set()
+        logger.error(
+            "every request from this address pauses",
+            extra={
+                "egress": self.egress,
+                "cause": error.kind,
+                "pause_s": round(length_s, 1),
+                "error": str(error),
+            },
+        )
+        await self._save(self._state())
+
+    def status(self) -> BudgetStatus:
+        """Return what an operator looks at when polls are late."""
+        now_s = self._clock.monotonic_s()
+        window = self._window
+        status = BudgetStatus(
+            egress=self.egress,
+            limit=window.limit,
+            allowed=window.allowed,
+            capacity=window.capacity(now_s),
+            own=window.own(now_s),
+            foreign=window.foreign(now_s),
+            reported=window.reported,
+            in_flight=window.in_flight,
+            granted=self._granted,
+            pause_s=self.pause_left_s(),
+            pause_cause=self._pause.cause if self._pause else "",
+        )
+        self._metrics.weight_used.labels(self.egress).set(status.own)
+        self._metrics.weight_foreign.labels(self.egress).set(status.foreign)
+        self._metrics.weight_reported.labels(self.egress).set(status.reported or 0)
+        return status
+
+    def _spend(self, weight: int, now_s: float) -> Grant:
+        self._block_left -= weight
+        self._granted += weight
+        self._granted_metric.inc(weight)
+        return self._window.grant(weight, now_s)
+
+    async def _reserve(self, weight: int) -> None:
+        window = self._window
+        block = max(weight, window.allowed // BLOCKS_PER_WINDOW)
+        utc_ns, uptime_s, now_s = self._clock.utc_ns(), self._clock.uptime_s(), self._clock.monotonic_s()
+        self._blocks = [kept for kept in self._blocks if uptime_s - kept[1] < self._counts_for_s()]
+        self._blocks.append((utc_ns, uptime_s, block))
+        await self._save(self._state())
+        self._block_left = block
+        self._block_until_s = now_s + window.window_s / BLOCKS_PER_WINDOW
+
+    def _counts_for_s(self) -> float:
+        # A block may be spent until it is stale, be under way after that, and then counts a window.
+        window_s = self._window.window_s
+        return window_s / BLOCKS_PER_WINDOW + self._in_flight_s + window_s
+
+    def _age_s(self, utc_ns: int, uptime_s: float, boot_id: str) -> float:
+        """Age of a reservation; never more than can be proven, so that it counts rather too long."""
+        if boot_id and boot_id == self._clock.boot_id():
+            return max(0.0, self._clock.uptime_s() - uptime_s)
+        return max(0.0, (self._clock.utc_ns() - utc_ns) / NS_PER_S)
+
+    def _end_pause(self) -> None:
+        assert self._pause is not None  # noqa: S101  # only called while there is one
+        logger.warning("the pause is over", extra={"egress": self.egress, "cause": self._pause.cause})
+        self._pause = None
+        self._window.resume(self._clock.monotonic_s())
+        self._changed.set()
+
+    def _state(self) -> bytes:
+        return orjson.dumps(
+            {
+                "version": STATE_VERSION,
+                "boot_id": self._clock.boot_id(),
+                "blocks": self._blocks,
+                "pause": self._pause.to_dict() if self._pause else None,
+                "strikes": self._strikes,
+            }
+        )
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for time to pass or for something to change, whichever comes first."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+
+def _read_state(state: bytes) -> tuple[Pause | None, int, list[tuple[int, float, int]], str]:
+    document: dict[str, Any] = orjson.loads(state)
+    if document["version"] != STATE_VERSION:
+        raise ValueError(f"state version {document['version']}, not {STATE_VERSION}")
+    pause = Pause.from_dict(document["pause"]) if document["pause"] else None
+    blocks = [(int(utc_ns), float(uptime_s), int(weight)) for utc_ns, uptime_s, weight in document["blocks"]]
+    return pause, int(document["strikes"]), blocks, str(document["boot_id"])

@@ -1,0 +1,179 @@
+"""The weight that may still count against an address. Pure: time is an argument, monotonic seconds.
+
+How the exchange cuts its minute is not documented for this family of endpoints: clock-aligned, or
+the last sixty seconds. So the window is safe under both. A request is counted by the exchange at
+some moment between its grant and its answer; its weight therefore occupies the window from the
+grant until a whole window after the answer. If all that is occupied never exceeds the limit, then
+no stretch of one window's length can hold more than the limit, wherever it begins. The price is
+latency times rate: at 50 ms one part in a thousand.
+
+Weight is spent when granted and never given back: a request that failed, timed out or was refused
+may have been counted.
+
+What the exchange reports beyond all that may be ours is somebody else's use of the address. It can
+only shrink our part, never raise it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from dataclasses import dataclass
+
+GUARD_S = 0.01  # timers fire early by a clock tick, and two machines' seconds differ a little
+CATCH_UP = 1 / 20  # of a window: how far grants may run ahead of an even pace after a hiccup
+RAMP_FROM = 0.1  # of the full pace, right after a pause
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permission for one request, already paid for. Hand it back with ``answered``, whatever happened."""
+
+    number: int
+    weight: int
+    granted_s: float
+
+
+class WeightWindow:
+    """Own weight in flight and in the last window, foreign weight as reported, and the pace of grants.
+
+    Args:
+        limit: weight the exchange allows per window and address.
+        share: part of it that we may use, 0 to 1.
+        window_s: length of the exchange's window.
+    """
+
+    def __init__(self, *, limit: int, share: float = 1.0, window_s: float = 60.0) -> None:
+        self.limit = limit
+        self.window_s = window_s
+        self.allowed = math.floor(limit * share + 1e-9)  # 12000 x 0.9 is 10800, not 10799
+        self.reported: int | None = None
+        self._number = 0
+        self._in_flight: dict[int, Grant] = {}
+        self._leaving: list[tuple[float, int]] = []  # heap of (when it no longer counts, weight)
+        self._left: deque[tuple[float, int]] = deque()  # what left lately: an old answer may include it
+        self._occupied = 0
+        self._foreign: deque[tuple[float, int]] = deque()  # falling maxima of (until when, weight)
+        self._even_s = -math.inf  # when the next grant is due at an even pace
+        self._ramp_s: float | None = None  # when the current ramp began
+        self._lone = False  # only one request at a time until a good answer arrives
+
+    @property
+    def in_flight(self) -> int:
+        """Requests granted and not yet answered."""
+        return len(self._in_flight)
+
+    def own(self, now_s: float) -> int:
+        """Return the own weight that may be in the exchange's window."""
+        self._expire(now_s)
+        return self._occupied
+
+    def foreign(self, now_s: float) -> int:
+        """Return the weight that others have used within the last window, at least."""
+        while self._foreign and self._foreign[0][0] <= now_s:
+            self._foreign.popleft()
+        return self._foreign[0][1] if self._foreign else 0
+
+    def capacity(self, now_s: float) -> int:
+        """Return the weight we may occupy: our share, or less where others leave less."""
+        return max(0, min(self.allowed, self.limit - self.foreign(now_s)))
+
+    def wait_s(self, weight: int, now_s: float) -> float:
+        """Return seconds until it is worth asking again; 0.0 if a grant fits now.
+
+        Infinity means that only an answer can make room.
+        """
+        self._expire(now_s)
+        if self._lone and self._in_flight:
+            return math.inf
+        capacity = self.capacity(now_s)
+        if self._occupied + weight > capacity:
+            # Whatever goes first makes room: own weight that leaves, or foreign use that is forgotten.
+            ends = [self._leaving[0][0]] if self._leaving else []
+            ends += [self._foreign[0][0]] if self._foreign else []
+            return max(0.0, min(ends) - now_s) if ends else math.inf
+        ahead_s = 0.0 if self._ramping(now_s) else self.window_s * CATCH_UP
+        return max(0.0, self._even_s - ahead_s - now_s)
+
+    def grant(self, weight: int, now_s: float) -> Grant:
+        """Spend the weight now. Ask ``wait_s`` first, and await nothing in between."""
+        pace = self._pace(now_s)
+        self._even_s = max(now_s, self._even_s) + weight * self.window_s / max(1, self.allowed) / pace
+        self._number += 1
+        grant = Grant(self._number, weight, now_s)
+        self._in_flight[grant.number] = grant
+        self._occupied += weight
+        return grant
+
+    def answered(self, grant: Grant, now_s: float, used_weight: int | None = None) -> None:
+        """Note the end of a request: its answer, its failure, or that nobody waits for it any more.
+
+        Args:
+            grant: what the request was granted.
+            now_s: the present; the exchange cannot have counted the request later than this.
+            used_weight: the exchange's own count in its answer, ``None`` if it gave none that can be read.
+        """
+        if grant.number not in self._in_flight:
+            return
+        if used_weight is not None:
+            self._learn(used_weight, grant, now_s)
+        del self._in_flight[grant.number]
+        heapq.heappush(self._leaving, (now_s + self.window_s + GUARD_S, grant.weight))
+
+    def hold(self, weight: int, until_s: float) -> None:
+        """Count weight that was spent by somebody before us, such as this daemon before its restart."""
+        if weight > 0:
+            self._occupied += weight
+            heapq.heappush(self._leaving, (until_s, weight))
+
+    def start_carefully(self) -> None:
+        """Let one request go alone first: what its answer reports is all we know of the past minute."""
+        self._lone = True
+
+    def resume(self, now_s: float) -> None:
+        """Begin again after a pause: one request alone, then a growing pace over one window."""
+        self._lone = True
+        self._ramp_s = now_s
+        self._even_s = now_s
+
+    def went_well(self) -> None:
+        """Note a good answer: more than one request may be under way again."""
+        self._lone = False
+
+    def _learn(self, used_weight: int, grant: Grant, now_s: float) -> None:
+        self.reported = used_weight
+        self._expire(now_s)
+        # All of ours that may be in the exchange's figure: what occupies the window now, and what
+        # left it while this request was under way.
+        ours = self._occupied
+        ours += sum(weight for left_s, weight in self._left if left_s >= grant.granted_s)
+        foreign = used_weight - ours
+        if foreign <= 0:
+            return
+        # It may have been used this very moment, so it counts for a whole window from now.
+        until_s = now_s + self.window_s
+        while self._foreign and self._foreign[-1][1] <= foreign:
+            self._foreign.pop()
+        self._foreign.append((until_s, foreign))
+
+    def _expire(self, now_s: float) -> None:
+        while self._leaving and self._leaving[0][0] <= now_s:
+            leaving = heapq.heappop(self._leaving)
+            self._occupied -= leaving[1]
+            self._left.append(leaving)
+        # Grants are numbered in the order of time, so the first one without an answer is the oldest.
+        oldest_s = next(iter(self._in_flight.values())).granted_s if self._in_flight else now_s
+        while self._left and self._left[0][0] < oldest_s:
+            self._left.popleft()
+
+    def _ramping(self, now_s: float) -> bool:
+        if self._ramp_s is not None and now_s >= self._ramp_s + self.window_s:
+            self._ramp_s = None
+        return self._ramp_s is not None
+
+    def _pace(self, now_s: float) -> float:
+        if not self._ramping(now_s):
+            return 1.0
+        assert self._ramp_s is not None  # noqa: S101  # what _ramping just said
+        return RAMP_FROM + (1 - RAMP_FROM) * max(0.0, now_s - self._ramp_s) / self.window_s
