@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -157,3 +159,27 @@ class Schedule:
     def _valid(self, name: str, version: int) -> bool:
         entry = self._entries.get(name)
         return entry is not None and entry.version == version and not entry.in_flight
+
+
+class Sweep:
+    """Every account once, now: what ``Schedule`` is for a daemon, for a single round."""
+
+    def __init__(self, accounts: Iterable[Account], *, now_s: float) -> None:
+        """Line the accounts up, the higher priority first, then in the order given."""
+        self._started_s = now_s
+        self._waiting = deque(sorted(accounts, key=lambda account: -account.priority))
+
+    def next_s(self) -> float:
+        """Return the start of the round while somebody waits, then infinity."""
+        return self._started_s if self._waiting else math.inf
+
+    def take(self, now_s: float) -> Due | None:
+        """Return who goes next; ``None`` once everybody went."""
+        return Due(self._waiting.popleft(), self._started_s) if self._waiting else None
+
+    def done(self, name: str, now_s: float, *, not_before_s: float = 0.0) -> None:
+        """Nobody goes twice."""
+
+    def respread(self, now_s: float) -> int:
+        """Nobody has another place to go to: the budget's own ramp spreads the rest of the round."""
+        return 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from poller.model import Account
-from poller.schedule import FIRST_POLL_WITHIN_S, Schedule, next_slot_s, phase_s
+from poller.schedule import FIRST_POLL_WITHIN_S, Schedule, Sweep, next_slot_s, phase_s
 
 UTC_S = 1_767_225_600.0
 
@@ -218,3 +218,15 @@ class ScheduleAgainstReference(RuleBasedStateMachine):
 
 
 TestScheduleAgainstReference = ScheduleAgainstReference.TestCase
+
+
+def test_a_sweep_takes_everybody_once_the_higher_priority_first() -> None:
+    sweep = Sweep([Account("alice", 60.0), Account("bob", 60.0), Account("vip", 60.0, priority=3)], now_s=5.0)
+    taken = []
+    while sweep.next_s() <= 5.0:
+        due = sweep.take(5.0)
+        assert due is not None
+        taken.append((due.account.name, due.due_s))
+        sweep.done(due.account.name, 6.0)
+    assert taken == [("vip", 5.0), ("alice", 5.0), ("bob", 5.0)]
+    assert sweep.take(7.0) is None
