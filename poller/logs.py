@@ -11,7 +11,7 @@ import logging
 import queue
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler, QueueListener
 from typing import IO, Literal
 
@@ -96,15 +96,20 @@ class _DroppingQueueHandler(QueueHandler):
 class _Writer(QueueListener):
     """The thread that formats and writes; it does not hold up the end of the process."""
 
+    queue: queue.Queue[logging.LogRecord]
+
     def stop(self) -> None:
         """Write what is queued, but give up on a reader that has stopped reading."""
         thread = self._thread
         if thread is None:
             return
-        try:
-            self.queue.put_nowait(self._sentinel)  # type: ignore[attr-defined]  # not in the stub
-        except queue.Full:
-            return
+        while True:
+            try:
+                self.queue.put_nowait(self._sentinel)  # type: ignore[attr-defined]  # not in the stub
+                break
+            except queue.Full:
+                with suppress(queue.Empty):
+                    self.queue.get_nowait()  # nobody reads: the end of the process does not wait for it
         thread.join(timeout=1.0)
         self._thread = None
 
