@@ -1,0 +1,39 @@
+"""The configuration: ``load`` reads ``accounts.yaml``, ``read_secrets`` what it refers to.
+
+Both report everything that is wrong at once, as a ``poller.errors.ConfigError``, and show no secret.
+"""
+
+from __future__ import annotations
+
+from poller.config.credentials import Secrets, read_secrets
+from poller.config.loading import load
+from poller.config.settings import (
+    AccountKeys,
+    BudgetSettings,
+    Config,
+    EgressSettings,
+    ExchangeSettings,
+    LoggingSettings,
+    OutboxSettings,
+    Place,
+    SecretSetting,
+    ShutdownSettings,
+    SinkSettings,
+)
+
+__all__ = [
+    "AccountKeys",
+    "BudgetSettings",
+    "Config",
+    "EgressSettings",
+    "ExchangeSettings",
+    "LoggingSettings",
+    "OutboxSettings",
+    "Place",
+    "SecretSetting",
+    "Secrets",
+    "ShutdownSettings",
+    "SinkSettings",
+    "load",
+    "read_secrets",
+]

@@ -1,0 +1,150 @@
+"""The sections that stand in the main file alone, held against what no single key can tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from poller.config.document import Node, join, shown_key
+from poller.config.findings import Findings
+from poller.config.models import (
+    NAME_RULE,
+    BudgetSection,
+    EgressSection,
+    ExchangeSection,
+    LoggingSection,
+    OutboxSection,
+    ShutdownSection,
+    is_loopback,
+    is_name,
+)
+from poller.config.settings import (
+    BudgetSettings,
+    EgressSettings,
+    ExchangeSettings,
+    LoggingSettings,
+    OutboxSettings,
+    SecretSetting,
+    ShutdownSettings,
+)
+
+# The exchange itself may work on an answer for 10 s; a shorter time-out only makes the weight be spent twice.
+LEAST_TIMEOUT_S: Final = 12.0
+WINDOW_S: Final = 60.0
+POLL_WEIGHT: Final = 5
+
+
+def read_exchange(node: Node, findings: Findings) -> ExchangeSettings | None:
+    """Return how to talk to the exchange; ``None`` if that is not valid."""
+    section = findings.check(ExchangeSection, node, "exchange")
+    if section is None:
+        return None
+    entries = node.entries
+    if section.timeout < LEAST_TIMEOUT_S and not is_loopback(section.base_url):
+        findings.add(
+            entries["timeout"],
+            "exchange.timeout",
+            f"{entries['timeout'].text!r} is too short: the exchange itself may take 10s",
+            "write at least 12s",
+        )
+    if section.connect_timeout >= section.timeout:
+        findings.add(
+            entries.get("connect_timeout", entries.get("timeout", node)),
+            "exchange.connect_timeout",
+            "'connect_timeout' is not shorter than 'timeout', which holds it",
+            "make it shorter",
+        )
+    return ExchangeSettings(
+        base_url=section.base_url,
+        recv_window_ms=round(section.recv_window * 1000),
+        connect_timeout_s=section.connect_timeout,
+        timeout_s=section.timeout,
+        time_sync_s=section.time_sync,
+    )
+
+
+def read_budget(node: Node, findings: Findings, *, simulated: bool) -> BudgetSettings:
+    """Return what one address may spend.
+
+    ``simulated``: the exchange is on this machine, so that a shorter minute can be meant.
+    """
+    section = findings.check(BudgetSection, node, "budget")
+    if section is None:
+        return BudgetSettings()
+    entries = node.entries
+    if section.window < WINDOW_S and not simulated:
+        findings.add(
+            entries["window"],
+            "budget.window",
+            f"{entries['window'].text!r} is shorter than the exchange's own minute",
+            "remove the line; a shorter window is for a simulator on this machine",
+        )
+    if section.weight_limit * section.share < POLL_WEIGHT:
+        findings.add(
+            node,
+            "budget",
+            f"{section.share:.0%} of a weight of {section.weight_limit} is less than one poll costs, {POLL_WEIGHT}",
+            "write a greater weight_limit or share",
+        )
+    return BudgetSettings(weight_limit=section.weight_limit, share=section.share, window_s=section.window)
+
+
+def read_egress(node: Node, directory: Path, findings: Findings) -> dict[str, EgressSettings]:
+    """Return the egress addresses. One that is not valid is there under its name, for the accounts that use it.
+
+    No two may leave from the same address: its weight would be counted, and spent, twice.
+    """
+    found = {"default": EgressSettings()}
+    owners = {} if "default" in node.entries else {"": "default"}
+    for name, entry in findings.mapping(node, "egress").items():
+        path = join("egress", name)
+        found[name] = EgressSettings()
+        if not is_name(name):
+            findings.add(entry, path, f"{shown_key(name)} cannot name an egress", NAME_RULE)
+        section = findings.check(EgressSection, entry, path)
+        if section is None:
+            continue
+        if section.local_address is not None and section.proxy is not None:
+            findings.add(
+                entry,
+                path,
+                "'local_address' and 'proxy' are both given",
+                "keep one: the proxy has its own address",
+            )
+        proxy = None
+        if section.proxy is not None:
+            place = findings.place(entry.entries["proxy"])
+            proxy = SecretSetting(section.proxy, directory, f"{path}.proxy", place)
+        found[name] = EgressSettings(section.local_address, proxy)
+        owner = owners.setdefault(str(section.proxy or section.local_address or ""), name)
+        if owner != name:
+            findings.add(
+                entry,
+                path,
+                f"leaves from the same address as {owner!r}: its weight would be spent twice",
+                "give it a local_address or proxy of its own, or remove it",
+            )
+    return found
+
+
+def read_outbox(node: Node, directory: Path, findings: Findings) -> OutboxSettings:
+    """Return where and how records are kept."""
+    section = findings.check(OutboxSection, node, "outbox") or OutboxSection()
+    return OutboxSettings(
+        path=directory / section.path,
+        retain_s=section.retain,
+        max_size_bytes=section.max_size,
+        when_full=section.when_full,
+    )
+
+
+def read_shutdown(node: Node, findings: Findings) -> ShutdownSettings:
+    """Return how to stop."""
+    section = findings.check(ShutdownSection, node, "shutdown") or ShutdownSection()
+    return ShutdownSettings(drain_s=section.drain)
+
+
+def read_logging(node: Node, findings: Findings) -> LoggingSettings:
+    """Return what to log."""
+    section = findings.check(LoggingSection, node, "logging") or LoggingSection()
+    return LoggingSettings(level=section.level, format=section.format)
