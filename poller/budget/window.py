@@ -11,13 +11,15 @@ Weight is spent when granted and never given back: a request that failed, timed 
 may have been counted.
 
 What the exchange reports beyond all that may be ours is somebody else's use of the address. It can
-only shrink our part, never raise it.
+only shrink our part, never raise it. Answers come late and out of order, so each is read with what
+was ours at its own moment: what must be in its figure, and what may be.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
@@ -33,6 +35,29 @@ class Grant:
     number: int
     weight: int
     granted_s: float
+
+
+class _Tally:
+    """How much weight had come together by a moment. Moments are added in their order."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._sums: list[int] = []
+        self._forgotten = 0
+
+    def add(self, at_s: float, weight: int) -> None:
+        self._times.append(at_s)
+        self._sums.append((self._sums[-1] if self._sums else self._forgotten) + weight)
+
+    def by(self, at_s: float) -> int:
+        place = bisect_right(self._times, at_s)
+        return self._sums[place - 1] if place else self._forgotten
+
+    def forget(self, before_s: float) -> None:
+        place = bisect_right(self._times, before_s)
+        if place > len(self._times) // 2:  # in large pieces: each costs a copy of the rest
+            self._forgotten = self._sums[place - 1]
+            del self._times[:place], self._sums[:place]
 
 
 class WeightWindow:
@@ -52,7 +77,9 @@ class WeightWindow:
         self._number = 0
         self._in_flight: dict[int, Grant] = {}
         self._leaving: list[tuple[float, int]] = []  # heap of (when it no longer counts, weight)
-        self._left: deque[tuple[float, int]] = deque()  # what left lately: an old answer may include it
+        self._grants = _Tally()
+        self._answers = _Tally()
+        self._held: list[tuple[float, int]] = []  # (when it no longer counts, weight), from before us
         self._occupied = 0
         self._foreign: deque[tuple[float, int]] = deque()  # falling maxima of (until when, weight)
         self._even_s = -math.inf  # when the next grant is due at an even pace
@@ -103,6 +130,7 @@ class WeightWindow:
         self._number += 1
         grant = Grant(self._number, weight, now_s)
         self._in_flight[grant.number] = grant
+        self._grants.add(now_s, weight)
         self._occupied += weight
         return grant
 
@@ -119,12 +147,17 @@ class WeightWindow:
         if used_weight is not None:
             self._learn(used_weight, grant, now_s)
         del self._in_flight[grant.number]
+        self._answers.add(now_s, grant.weight)
+        oldest_s = next(iter(self._in_flight.values())).granted_s if self._in_flight else now_s
+        for tally in (self._grants, self._answers):
+            tally.forget(oldest_s - self.window_s)
         heapq.heappush(self._leaving, (now_s + self.window_s + GUARD_S, grant.weight))
 
     def hold(self, weight: int, until_s: float) -> None:
         """Count weight that was spent by somebody before us, such as this daemon before its restart."""
         if weight > 0:
             self._occupied += weight
+            self._held.append((until_s, weight))
             heapq.heappush(self._leaving, (until_s, weight))
 
     def start_carefully(self) -> None:
@@ -143,29 +176,22 @@ class WeightWindow:
 
     def _learn(self, used_weight: int, grant: Grant, now_s: float) -> None:
         self.reported = used_weight
-        self._expire(now_s)
-        # All of ours that may be in the exchange's figure: what occupies the window now, and what
-        # left it while this request was under way.
-        ours = self._occupied
-        ours += sum(weight for left_s, weight in self._left if left_s >= grant.granted_s)
-        foreign = used_weight - ours
-        if foreign <= 0:
+        begin_s, end_s = grant.granted_s, now_s  # the exchange counted up to a moment in between
+        may = self._grants.by(end_s) - self._answers.by(begin_s - self.window_s)
+        may += sum(weight for until_s, weight in self._held if until_s > begin_s)
+        if used_weight <= may:
             return
+        # Somebody else is here. What is surely not ours is theirs, and to be safe what may not be ours too.
+        must = grant.weight + self._answers.by(begin_s) - self._grants.by(end_s - self.window_s)
+        foreign = used_weight - max(grant.weight, must)
         # It may have been used this very moment, so it counts for a whole window from now.
-        until_s = now_s + self.window_s
         while self._foreign and self._foreign[-1][1] <= foreign:
             self._foreign.pop()
-        self._foreign.append((until_s, foreign))
+        self._foreign.append((now_s + self.window_s, foreign))
 
     def _expire(self, now_s: float) -> None:
         while self._leaving and self._leaving[0][0] <= now_s:
-            leaving = heapq.heappop(self._leaving)
-            self._occupied -= leaving[1]
-            self._left.append(leaving)
-        # Grants are numbered in the order of time, so the first one without an answer is the oldest.
-        oldest_s = next(iter(self._in_flight.values())).granted_s if self._in_flight else now_s
-        while self._left and self._left[0][0] < oldest_s:
-            self._left.popleft()
+            self._occupied -= heapq.heappop(self._leaving)[1]
 
     def _ramping(self, now_s: float) -> bool:
         if self._ramp_s is not None and now_s >= self._ramp_s + self.window_s:

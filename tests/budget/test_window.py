@@ -188,3 +188,58 @@ def test_no_stretch_of_a_windows_length_ever_exceeds_the_limit(
         under_way.append((now_s + latency_s, grant))
         counted.append(Counted(now_s + latency_s * place, WEIGHT))
     assert heaviest(counted, window_s) <= limit
+
+
+def server_count(
+    counted: list[Counted], at_s: float, window_s: float, *, aligned: bool, offset_s: float
+) -> int:
+    """What the exchange would report at a moment: of its current minute, or of the last sixty seconds."""
+    begin_s = ((at_s - offset_s) // window_s) * window_s + offset_s if aligned else at_s - window_s
+    return sum(c.weight for c in counted if begin_s < c.at_s <= at_s)
+
+
+traffic = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.1, 1.0, 7.0, 30.0]),  # idle before
+        st.sampled_from([0.0, 0.02, 0.5, 3.0, 12.0]),  # under way
+        st.sampled_from([0.1, 0.5, 1.0]),  # when in that time it is counted
+        st.sampled_from([0, 0, 1, 40]),  # requests of a neighbour, at the same moment
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(traffic, st.booleans(), st.floats(0, 60), st.booleans())
+@settings(max_examples=500)
+def test_reports_never_show_a_neighbour_who_is_not_there_nor_hide_one_who_is(
+    seen: list[tuple[float, float, float, int]], aligned: bool, offset_s: float, neighbour: bool
+) -> None:
+    window = WeightWindow(limit=10**6)
+    now_s = 0.0
+    ours: list[Counted] = []
+    theirs: list[Counted] = []
+    answers: list[tuple[float, float, Grant]] = []
+    for idle_s, latency_s, place, others in seen:
+        now_s += idle_s
+        counted_s = now_s + latency_s * place
+        grant = window.grant(WEIGHT, now_s)
+        ours.append(Counted(counted_s, WEIGHT))
+        if neighbour:
+            theirs.append(Counted(counted_s, WEIGHT * others))
+        answers.append((now_s + latency_s, counted_s, grant))
+    # Grants and answers reach the window in the order of time.
+    events = [(grant.granted_s, 0, grant, 0.0) for _, _, grant in answers]
+    events += [(answered_s, 1, grant, counted_s) for answered_s, counted_s, grant in answers]
+    replay = WeightWindow(limit=10**6)
+    regranted: dict[int, Grant] = {}
+    for at_s, what, grant, counted_s in sorted(events, key=lambda event: event[:2]):
+        if what == 0:
+            regranted[grant.number] = replay.grant(WEIGHT, at_s)
+            continue
+        report = server_count(ours + theirs, counted_s, 60.0, aligned=aligned, offset_s=offset_s)
+        replay.answered(regranted[grant.number], at_s, report)
+        if not neighbour:
+            assert replay.foreign(at_s) == 0
+        elif replay.foreign(at_s) and not aligned:
+            assert replay.foreign(at_s) >= server_count(theirs, counted_s, 60.0, aligned=False, offset_s=0)
