@@ -1,0 +1,176 @@
+"""What follows from the outcome of a poll: a record, a state, silence, or nothing at all.
+
+An error says who has to wait, and only they do: this poll (its account's next one is the retry),
+this account, or everybody on this address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+from poller.acceptance import Acceptance
+from poller.budget import WeightBudget
+from poller.clock import NS_PER_MS, Clock
+from poller.errors import BadAnswer, BadRequest, OutboxFull, Overloaded, PollError, Scope
+from poller.health import Health
+from poller.metrics import Metrics
+from poller.model import Account, Snapshot, State
+
+logger = logging.getLogger(__name__)
+
+COMPLAIN_EVERY_S = 60.0
+# Requests that the exchange calls wrong are a bug of ours, or an endpoint that moved, if many have them.
+BAD_REQUESTS_ALIKE = 5
+
+
+class Outcomes:
+    """The consequences for the accounts of one egress address.
+
+    Args:
+        egress: name of the address.
+        accounts: whose polls end here.
+        budget: silenced where an error demands it.
+        acceptance: where good answers and states go; ``None`` if they go nowhere.
+        exchange_ns: the exchange's clock, nanoseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        egress: str,
+        accounts: Iterable[Account],
+        budget: WeightBudget,
+        acceptance: Acceptance | None,
+        *,
+        exchange_ns: Callable[[], int],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._egress = egress
+        self._budget = budget
+        self._acceptance = acceptance
+        self._exchange_ns = exchange_ns
+        self._clock = clock
+        self._metrics = metrics
+        self._health = Health()
+        self._bad_requests: set[str] = set()
+        self._failing: dict[str, str] = {}  # account -> kind of its last error, so that recoveries are told
+        self._complained_s: dict[str, float] = {}
+        now_s = clock.monotonic_s()
+        for account in accounts:
+            state = State.OK if acceptance is None else acceptance.baseline(account.name).state
+            self._health.add(account, state, now_s)
+
+    def states(self) -> dict[State, int]:
+        """Return how many accounts are in each state."""
+        counts = dict.fromkeys(State, 0)
+        for state in self._health.states():
+            counts[state] += 1
+        return counts
+
+    def held_something(self, account: Account) -> bool:
+        """Say whether the account's last accepted answer listed anything."""
+        return self._acceptance is not None and self._acceptance.held_something(account)
+
+    async def settle(self, account: Account, outcome: Snapshot | PollError) -> float:
+        """Do what the outcome demands; return for how many seconds this account is not asked again.
+
+        Raises:
+            OutboxFull: the answer was dropped; its change was not, for the baseline still stands.
+            OutboxFailed: the process must stop.
+        """
+        if isinstance(outcome, Snapshot):
+            await self._good(account, outcome)
+            return 0.0
+        self._failed(account, outcome)
+        match outcome.scope:
+            case Scope.EGRESS:
+                await self._pause(outcome)
+            case Scope.ENDPOINT:
+                await self._blame_endpoint(account, outcome)
+            case Scope.ACCOUNT:
+                return await self._blame_account(account, outcome)
+            case Scope.POLL:
+                if isinstance(outcome, BadAnswer):
+                    self._metrics.rejected_answers.labels(outcome.reason).inc()
+        return 0.0
+
+    async def blame(self, error: PollError) -> None:
+        """Draw the conclusions from an error of something else on this address, such as the clock's."""
+        if error.scope is Scope.EGRESS or isinstance(error, Overloaded):
+            await self._pause(error)
+
+    async def watch_staleness(self) -> None:
+        """Tell sinks of accounts without a good answer for too long, until cancelled."""
+        while True:
+            await self._tell_stale(self._clock.monotonic_s())
+            # Never in a rush: a verdict that waits a second is no worse.
+            wait_s = max(1.0, self._health.next_stale_s() - self._clock.monotonic_s())
+            await asyncio.sleep(min(wait_s, 3600.0))
+
+    def complain(self, about: str, message: str, error: Exception, **fields: object) -> None:
+        """Speak of one thing at most once a minute: an outage must not fill the log."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._complained_s.get(about, -math.inf) >= COMPLAIN_EVERY_S:
+            self._complained_s[about] = now_s
+            logger.warning(message, extra={"egress": self._egress, "error": str(error), **fields})
+
+    async def _good(self, account: Account, snapshot: Snapshot) -> None:
+        self._health.good(account.name, self._clock.monotonic_s())
+        self._bad_requests.discard(account.name)
+        if (kind := self._failing.pop(account.name, None)) is not None:
+            logger.info("polls are good again", extra={"account": account.name, "after": kind})
+        if self._acceptance is not None:
+            await self._acceptance.snapshot(account, snapshot)
+        self._health.turn(account.name, State.OK)
+
+    def _failed(self, account: Account, error: PollError) -> None:
+        known = self._failing.get(account.name)
+        self._failing[account.name] = error.kind
+        if known != error.kind:
+            self.complain(error.kind, "a poll failed", error, account=account.name)
+
+    async def _blame_account(self, account: Account, error: PollError) -> float:
+        hold_s = self._health.refused(account.name)
+        if self._health.alike():
+            self._health.forgive()
+            self.complain("alike", "most accounts of this address are refused alike: not their keys", error)
+            await self._pause(error)
+            return 0.0
+        if self._health.is_quarantined(account.name):
+            await self._turn(account, State.QUARANTINED, f"the key is refused (code {error.code})")
+        return hold_s
+
+    async def _blame_endpoint(self, account: Account, error: PollError) -> None:
+        if isinstance(error, BadRequest):
+            self._bad_requests.add(account.name)
+            if len(self._bad_requests) < BAD_REQUESTS_ALIKE:
+                return
+        await self._pause(error)
+
+    async def _pause(self, error: PollError) -> None:
+        try:
+            await self._budget.pause(error, exchange_ms=self._exchange_ns() / NS_PER_MS)
+        except OutboxFull as full:
+            self.complain("pause", "a pause is in force but not on disk", full)
+
+    async def _tell_stale(self, now_s: float) -> None:
+        for account in self._health.stale(now_s):
+            silent_s = round(now_s - self._health.good_s(account.name))
+            try:
+                await self._turn(account, State.STALE, f"no good answer for {silent_s} s")
+            except OutboxFull as error:
+                self.complain("outbox", "states cannot be accepted", error)
+                return
+
+    async def _turn(self, account: Account, state: State, reason: str) -> None:
+        if self._health.state(account.name) is state:
+            return
+        if self._acceptance is not None:
+            await self._acceptance.turned(account, state, reason)
+        self._health.turn(account.name, state)
+        logger.warning(
+            "account changed its state", extra={"account": account.name, "state": state, "reason": reason}
+        )

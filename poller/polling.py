@@ -1,0 +1,281 @@
+"""The dispatcher of one egress address, and one poll.
+
+The dispatcher knows who is due and asks the budget; a granted poll is a short task: send, repeat
+where that is right, and settle the outcome. So one place decides the order, and nothing a poll
+does, fails at or hangs on delays another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from poller.budget import Grant, WeightBudget
+from poller.clock import Clock
+from poller.errors import BadAnswer, ClockSkew, OutboxFailed, OutboxFull, PollError, StaleConnection
+from poller.exchange.client import Answer
+from poller.metrics import Metrics
+from poller.model import Account, Snapshot, State
+from poller.outcomes import Outcomes
+from poller.schedule import Due
+from poller.timekeeping import TimeKeeper
+
+logger = logging.getLogger(__name__)
+
+WEIGHT = 5  # of one poll, whatever its outcome: the endpoint's own page
+IN_FLIGHT_AT_MOST = 512  # sockets; at 40 polls a second reached only when answers take 12 s
+STALLED_S = 5.0  # woken this much too late, the machine slept or the loop hung
+
+Observer = Callable[[Account, Snapshot | PollError, float], None]
+
+
+class Exchange(Protocol):
+    """What is needed of the exchange's client."""
+
+    async def user_assets(self, account: Account) -> Answer:
+        """Ask for an account's balances; never raises for a poll that failed."""
+        ...
+
+
+class Queue(Protocol):
+    """What is needed of a schedule."""
+
+    def next_s(self) -> float:
+        """When somebody is or was next due; infinity if nobody waits."""
+        ...
+
+    def take(self, now_s: float) -> Due | None:
+        """Who goes first among those due."""
+        ...
+
+    def done(self, name: str, now_s: float, *, not_before_s: float = 0.0) -> None:
+        """A poll has ended."""
+        ...
+
+    def respread(self, now_s: float) -> int:
+        """Move everybody overdue to their next place; how many that were."""
+        ...
+
+
+class Room(Protocol):
+    """What is needed of the outbox before a poll is worth its weight."""
+
+    async def wait_for_room(self) -> None:
+        """Return when records can be accepted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherStatus:
+    """One address's polls at a glance. ``states`` counts accounts by state."""
+
+    egress: str
+    accounts: int
+    in_flight: int
+    states: dict[State, int]
+
+
+def _unconfirmed(answer: Answer | None) -> Answer | None:
+    error = BadAnswer("empty, and not confirmed by a second poll", reason="unconfirmed_empty")
+    return answer and replace(answer, outcome=error)
+
+
+class Dispatcher:
+    """Polls the accounts of one egress address until told to stop.
+
+    Args:
+        egress: name of the address.
+        schedule: who is due when.
+        budget: the address's weight.
+        exchange: where polls go.
+        outcomes: what follows from them.
+        room: polls wait while the outbox has none; ``None`` if nothing is accepted.
+        timekeeper: measures the exchange's clock.
+        observer: called with every outcome and the poll's lateness in seconds.
+    """
+
+    def __init__(
+        self,
+        egress: str,
+        schedule: Queue,
+        budget: WeightBudget,
+        exchange: Exchange,
+        outcomes: Outcomes,
+        timekeeper: TimeKeeper,
+        *,
+        room: Room | None,
+        clock: Clock,
+        metrics: Metrics,
+        observer: Observer | None = None,
+    ) -> None:
+        self.egress = egress
+        self._schedule = schedule
+        self._budget = budget
+        self._exchange = exchange
+        self._outcomes = outcomes
+        self._timekeeper = timekeeper
+        self._room = room
+        self._clock = clock
+        self._metrics = metrics
+        self._observer = observer
+        self._slots = asyncio.Semaphore(IN_FLIGHT_AT_MOST)
+        self._in_flight = 0
+        self._woken = asyncio.Event()
+        self._stopped = False
+        self._stop: Callable[[], object] = lambda: None
+
+    async def run(self) -> None:
+        """Poll until ``stop``, then finish what is under way.
+
+        Raises:
+            ExceptionGroup: of ``OutboxFailed``: nothing can be promised any more; the process must stop.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._outcomes.watch_staleness(), name=f"staleness on {self.egress}")
+            dispatching = tasks.create_task(self._dispatch(tasks), name=f"dispatch on {self.egress}")
+            self._stop = dispatching.cancel
+            if self._stopped:
+                dispatching.cancel()
+            await asyncio.wait([dispatching])
+            watching.cancel()
+
+    def stop(self) -> None:
+        """Grant no further poll; ``run`` returns when those under way have ended."""
+        self._stopped = True
+        self._stop()
+
+    def status(self) -> DispatcherStatus:
+        """Return the counts."""
+        states = self._outcomes.states()
+        return DispatcherStatus(self.egress, sum(states.values()), self._in_flight, states)
+
+    async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
+        await self._timekeeper.ready()
+        while True:
+            await self._somebody_is_due()
+            await self._slots.acquire()
+            grant = await self._grant()
+            due = None if grant is None else self._schedule.take(self._clock.monotonic_s())
+            if grant is not None and due is not None:
+                self._in_flight += 1
+                tasks.create_task(self._poll(due, grant), name=f"poll of {due.account.name}")
+                continue
+            self._slots.release()
+            if grant is not None:  # the account was removed while we waited for its weight
+                self._budget.answered(grant)
+
+    async def _somebody_is_due(self) -> None:
+        """Wait until a poll is due and nothing forbids it."""
+        while True:
+            if self._budget.pause_left_s() > 0:
+                await self._budget.resumed()
+                self._spread("a pause")
+            if self._room is not None:
+                await self._room.wait_for_room()
+            wait_s = self._schedule.next_s() - self._clock.monotonic_s()
+            if wait_s <= 0 and self._budget.pause_left_s() <= 0:
+                return
+            await self._sleep(max(0.0, wait_s))
+
+    async def _grant(self) -> Grant | None:
+        try:
+            return await self._budget.acquire(WEIGHT)
+        except OutboxFull as error:
+            self._outcomes.complain("outbox", "no weight can be reserved", error)
+            await self._sleep(1.0)
+            return None
+
+    async def _poll(self, due: Due, grant: Grant) -> None:
+        account = due.account
+        hold_s = 0.0
+        lateness_s = self._clock.monotonic_s() - due.due_s
+        self._metrics.lateness.labels(self.egress).observe(lateness_s)
+        try:
+            if (answer := await self._ask(account, grant)) is not None:
+                hold_s = await self._outcomes.settle(account, answer.outcome)
+                if self._observer is not None:
+                    self._observer(account, answer.outcome, lateness_s)
+        except OutboxFull as error:
+            # The answer is dropped, not its change: the baseline still is what sinks were told.
+            self._outcomes.complain("outbox", "answers cannot be accepted", error)
+        except OutboxFailed:
+            raise
+        except Exception:
+            # A bug in one poll is that poll's bug: the fleet goes on.
+            logger.exception("a poll failed for a reason of our own", extra={"account": account.name})
+            self._metrics.polls.labels(self.egress, "bug").inc()
+        finally:
+            self._in_flight -= 1
+            self._slots.release()
+            now_s = self._clock.monotonic_s()
+            self._schedule.done(account.name, now_s, not_before_s=now_s + hold_s if hold_s else 0.0)
+            self._woken.set()
+
+    async def _ask(self, account: Account, grant: Grant) -> Answer | None:
+        """Send, and send again where that is right: every time with weight of its own.
+
+        ``None`` if the address fell silent before the first request could leave.
+        """
+        answer = await self._send(account, grant)
+        outcome = answer and answer.outcome
+        if isinstance(outcome, StaleConnection):
+            answer = await self._again(account, "stale_connection") or answer
+        elif isinstance(outcome, ClockSkew) and await self._timekeeper.refresh():
+            answer = await self._again(account, "clock_skew") or answer
+        outcome = answer and answer.outcome
+        if isinstance(outcome, Snapshot) and not outcome.balances and self._outcomes.held_something(account):
+            # Nothing, from somebody who held something: true, or half an outage. Ask twice.
+            answer = await self._again(account, "confirm_empty") or _unconfirmed(answer)
+        return answer
+
+    async def _send(self, account: Account, grant: Grant) -> Answer | None:
+        if self._budget.pause_left_s() > 0:  # it began after the grant; the weight stays spent
+            self._budget.answered(grant)
+            return None
+        answer: Answer | None = None
+        try:
+            answer = await self._exchange.user_assets(account)
+        finally:
+            good = answer is not None and isinstance(answer.outcome, Snapshot)
+            used_weight = answer.used_weight if answer is not None else None
+            self._budget.answered(grant, used_weight=used_weight, good=good)
+        kind = "ok" if isinstance(answer.outcome, Snapshot) else answer.outcome.kind
+        self._metrics.polls.labels(self.egress, kind).inc()
+        self._metrics.latency.labels(self.egress).observe(answer.answered_s - answer.sent_s)
+        return answer
+
+    async def _again(self, account: Account, reason: str) -> Answer | None:
+        """Send once more; ``None`` if the address fell silent meanwhile."""
+        grant = await self._budget.acquire(WEIGHT)
+        if grant is None:
+            return None
+        self._metrics.retries.labels(reason).inc()
+        return await self._send(account, grant)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait for time to pass or for something to change; notice if the machine slept through it."""
+        self._woken.clear()
+        slept_before_s = self._clock.uptime_s() - self._clock.monotonic_s()
+        planned_s = self._clock.monotonic_s() + seconds
+        try:
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        suspended_s = self._clock.uptime_s() - self._clock.monotonic_s() - slept_before_s
+        if suspended_s > STALLED_S:
+            self._spread("a suspended machine")
+            await self._timekeeper.refresh()  # the loop's clock stood still, the exchange's did not
+        elif self._clock.monotonic_s() - planned_s > STALLED_S:
+            self._spread("a stall")
+
+    def _spread(self, cause: str) -> None:
+        moved = self._schedule.respread(self._clock.monotonic_s())
+        if moved:
+            logger.info(
+                "overdue polls are spread anew", extra={"egress": self.egress, "after": cause, "polls": moved}
+            )
