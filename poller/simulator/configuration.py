@@ -74,7 +74,7 @@ exchange:
 budget:
   weight_limit: {settings.weight_limit}
   share: 90%
-  window: {round(settings.window_s * 1000)}ms
+  window: {settings.window_s:.9g}s
 defaults: {{interval: {json.dumps(interval)}, btc_valuation: true}}
 """
 

@@ -44,8 +44,12 @@ from poller.simulator.rules import (
 from poller.simulator.settings import SimulatorSettings
 from poller.simulator.weights import US_PER_S, Neighbour, Verdict, Weights
 
+POLL_PARAMETERS: Final = ("asset", "needBtcValuation")
 API_LIMIT: Final = 6_000  # one pool for everything under /api
 API_POOL: Final = "/api"
+TIME_PATH: Final = "/api/v3/time"
+STATUS_PATH: Final = "/sapi/v1/system/status"
+KEY_PATH: Final = "/sapi/v1/account/apiRestrictions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,18 @@ class Tally:
     codes: Counter[int] = field(default_factory=Counter)
     polls: Counter[str] = field(default_factory=Counter)
     trapped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request that passed all checks, and what its account holds."""
+
+    sent: Sent
+    balances: Balances
+    now_us: int
+
+
+_Endpoint = Callable[[_Call], Any]
 
 
 class Exchange:
@@ -228,35 +244,17 @@ class Exchange:
         return _Call(sent, self.market.balances(account.name), now_us)
 
     def _endpoints(self) -> Iterable[tuple[Route, _Endpoint]]:
-        weight = self.settings.weight
-        parameters = ("asset", "needBtcValuation")
-        yield (
-            Route("POST", DEFAULT_PATH, DEFAULT_PATH, weight, signed=True, parameters=parameters),
-            _assets,
+        poll = Route(
+            "POST", DEFAULT_PATH, DEFAULT_PATH, self.settings.weight, signed=True, parameters=POLL_PARAMETERS
         )
+        yield poll, _assets
         yield Route("GET", KEY_PATH, KEY_PATH, 1, signed=True), _restrictions
         yield Route("GET", STATUS_PATH, STATUS_PATH, 1, signed=False), self._status
-        yield Route("GET", "/api/v3/time", API_POOL, 1, signed=False), _time
+        yield Route("GET", TIME_PATH, API_POOL, 1, signed=False), _time
 
     def _status(self, call: _Call) -> Any:
         down = self.is_in_maintenance
         return {"status": int(down), "msg": "system_maintenance" if down else "normal"}
-
-
-STATUS_PATH: Final = "/sapi/v1/system/status"
-KEY_PATH: Final = "/sapi/v1/account/apiRestrictions"
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A request that passed all checks, and what its account holds."""
-
-    sent: Sent
-    balances: Balances
-    now_us: int
-
-
-_Endpoint = Callable[[_Call], Any]
 
 
 def rows(
