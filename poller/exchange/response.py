@@ -188,13 +188,16 @@ def _by_hundred(status: int, code: int | None) -> type[PollError]:
 
 
 def _document(body: bytes) -> dict[str, Any] | None:
+    document = _object(body)
+    if document is not None and "code" not in document and isinstance(said := document.get("msg"), str):
+        # An old form: the error as JSON within the text.
+        document |= _object(said) or {}
+    return document
+
+
+def _object(text: bytes | str) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(body)
-        if isinstance(document, dict) and "code" not in document and document.get("success") is False:
-            # An old form: the error as JSON within the text.
-            inner = document.get("msg")
-            if isinstance(inner, str) and inner.startswith("{"):
-                document = orjson.loads(inner)
+        document = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None
