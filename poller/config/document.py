@@ -33,7 +33,7 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})")
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
 _KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}|\?|<<")
 _TRUE: Final = frozenset({"yes", "true", "on"})
-_QUOTED = re.compile(r"'[^'\s]{2,}'")
+_QUOTED = re.compile(r" '[^'\s]{2,}'")
 _MEANINGS: Final[Mapping[type, str]] = {
     str: "a text",
     int: "a number",
@@ -120,7 +120,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Proble
     line = mark.line + 1 if mark else 0
     lines = text.splitlines()
     # Some of the parser's messages quote a name out of the file.
-    cause = _QUOTED.sub("'...'", error.problem or "it cannot be read")
+    cause = _QUOTED.sub("", error.problem or "it cannot be read")
     remedy = ""
     if 0 < line <= len(lines) and lines[line - 1].lstrip(" ").startswith("\t"):
         remedy = "indent with spaces, not with tabs"

@@ -14,6 +14,7 @@ from poller.config.document import Misread, Node, join, meaning, shown_key
 from poller.config.settings import Place
 from poller.errors import Problem
 from poller.secrets import may_be_secret, redact
+from poller.units import UnitError
 
 _SHOWN: Final = 60  # characters of a value that a message repeats
 _EXPECTED: Final = "Input should be "
@@ -26,6 +27,8 @@ _WORDS: Final = {
     "a valid list": "a list, such as [a, b]",
     "a valid dictionary": "a mapping, such as {a: b}",
 }
+_TEXTS: Final = {"string_type", "path_type"}
+_UNPARSED = re.compile(", unable to parse.*")
 _NUMBER_BOUND = re.compile(r"(greater|less)_than(_equal)?")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -82,7 +85,9 @@ class Findings:
         for key in sorted(empty):
             self.add(entries[key], join(path, key), "has no value", "write one, or remove the line")
         values = {key: entry.plain() for key, entry in entries.items() if key not in empty}
-        checked = self.validate(model, values, node, path)
+        checked = self.validate(
+            model, values, node, path, ignore=lambda loc: len(loc) == 1 and loc[0] in empty
+        )
         return None if empty else checked
 
     def validate(
@@ -165,11 +170,15 @@ def _explain(detail: ErrorDetails, node: Node) -> tuple[str, str]:
     shown = _shown(node)
     taken = f"YAML takes {shown} for {meaning(node.value)}"
     if isinstance(cause, ValueError):
-        return taken if isinstance(node.value, Misread) else str(cause), getattr(cause, "remedy", "")
-    if detail["type"] == "string_type" and isinstance(node.value, Misread | bool | int | float):
+        # Only of a quantity is it certain that what stands there is no secret.
+        misread = isinstance(cause, UnitError) and isinstance(node.value, Misread)
+        return taken if misread else str(cause), getattr(cause, "remedy", "")
+    if detail["type"] in _TEXTS and isinstance(node.value, Misread | bool | int | float):
         return taken, "put it into quotes"
-    expected = detail["msg"].removeprefix(_EXPECTED)
-    if expected == detail["msg"]:
+    if detail["type"] == "path_type":
+        return f"{shown} does not fit", "write a path"
+    expected = _UNPARSED.sub("", detail["msg"].removeprefix(_EXPECTED))
+    if not detail["msg"].startswith(_EXPECTED):
         return f"{shown}: {expected}", ""
     if _NUMBER_BOUND.fullmatch(detail["type"]):
         expected = f"a number {expected}"
