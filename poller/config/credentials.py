@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from poller.config.document import Node
-from poller.config.findings import Findings
+from poller.config.findings import Findings, in_order
 from poller.config.settings import AccountKeys, Config, SecretSetting, SinkSettings
 from poller.errors import ConfigError, Problem
 from poller.exchange.signing import Credentials, KeyFormatError, Signer, hmac_signer, private_key_signer
@@ -51,7 +51,7 @@ def read_secrets(config: Config) -> Secrets:
         name: reader.sink_options(f"sinks.{name}", sink, config) for name, sink in config.sinks.items()
     }
     if reader.problems:
-        raise ConfigError(reader.problems)
+        raise ConfigError(in_order(reader.problems))
     return Secrets(
         credentials, proxies, {name: whole for name, whole in options.items() if whole is not None}
     )

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from poller.config.document import Misread, Node, join, meaning, shown_key
 from poller.config.settings import Place
 from poller.errors import Problem
-from poller.secrets import may_be_secret, redact
+from poller.secrets import redact
 from poller.units import UnitError
 
 _SHOWN: Final = 60  # characters of a value that a message repeats
@@ -27,6 +27,7 @@ _WORDS: Final = {
     "a valid list": "a list, such as [a, b]",
     "a valid dictionary": "a mapping, such as {a: b}",
 }
+_LIKE_A_KEY = re.compile(r"[A-Za-z0-9+/]{40,}(?:\.\.\.)?")
 _TEXTS: Final = {"string_type", "path_type"}
 _UNPARSED = re.compile(", unable to parse.*")
 _NUMBER_BOUND = re.compile(r"(greater|less)_than(_equal)?")
@@ -46,7 +47,11 @@ class Findings:
         return Place(self.file, node.line)
 
     def add(self, node: Node, key: str, message: str, remedy: str = "") -> None:
-        """Report a problem with a part of this file."""
+        """Report a problem with a part of this file.
+
+        What looks like a key of the exchange is not repeated: it may have been pasted into the wrong line.
+        """
+        message, remedy = (_LIKE_A_KEY.sub("...", text) for text in (message, remedy))
         self._problems.append(Problem(self.file, node.line, key, message, remedy))
 
     def mapping(self, node: Node, path: str) -> dict[str, Node]:
@@ -132,6 +137,12 @@ class Findings:
             self.add(found, where, scrub(message), scrub(remedy))
 
 
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """Return the problems by file, in the order the files were read, and by line."""
+    files = list(dict.fromkeys(problem.file for problem in problems))
+    return sorted(problems, key=lambda problem: (files.index(problem.file), problem.line))
+
+
 def suggestion(text: str, known: Collection[str], heading: str) -> str:
     """Return a remedy for a name that does not exist: the one likely meant, and all there are."""
     near = nearest(text, known)
@@ -188,6 +199,4 @@ def _explain(detail: ErrorDetails, node: Node) -> tuple[str, str]:
 def _shown(node: Node) -> str:
     if isinstance(node.value, dict | list | None):
         return meaning(node.value)
-    if may_be_secret(node.text):
-        return "this"
     return node.text if len(node.text) <= _SHOWN else f"{node.text[:_SHOWN]}..."

@@ -9,7 +9,7 @@ from typing import Final
 from poller.config.destinations import read_sinks
 from poller.config.document import Node, shown_key
 from poller.config.files import Source, read_included, read_source
-from poller.config.findings import Findings
+from poller.config.findings import Findings, in_order
 from poller.config.fleet import Fleet
 from poller.config.models import is_loopback
 from poller.config.sections import (
@@ -50,12 +50,6 @@ def load(path: Path | str) -> Config:
         if not problems:
             return config
     raise ConfigError(in_order(problems))
-
-
-def in_order(problems: list[Problem]) -> list[Problem]:
-    """Return the problems by file, in the order the files were read, and by line."""
-    files = list(dict.fromkeys(problem.file for problem in problems))
-    return sorted(problems, key=lambda problem: (files.index(problem.file), problem.line))
 
 
 def _configure(source: Source, problems: list[Problem]) -> Config:

@@ -239,7 +239,7 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
         ("budget: {weight_limit: 012000}", "1: budget.weight_limit: 012000 does not fit; write a whole number"),
         ("budget: {weight_limit: true}", "1: budget.weight_limit: true does not fit; write a whole number"),
         ("budget: {weight_limit: [1]}", "1: budget.weight_limit: a list does not fit; write a whole number"),
-        (f"budget: {{weight_limit: {KEY}}}", "1: budget.weight_limit: this does not fit; write a whole number"),
+        (f"budget: {{weight_limit: {KEY}}}", "1: budget.weight_limit: ... does not fit; write a whole number"),
         ("budget: {weight_limit: 4, share: 100%}",
          "1: budget: 100% of a weight of 4 is less than one poll costs, 5; write a greater weight_limit or share"),
         ("budget: {window: 30s}", ("1: budget.window: '30s' is shorter than the exchange's own minute;"
@@ -301,6 +301,8 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
         ("defaults: {labels: {'a b': x}}", "1: defaults.labels.?: 'a b' cannot name a label; use 1 to 64 letters, digits, '_' and '-'"),
         ('defaults: {labels: {a: "x\\ty"}}', ("1: defaults.labels.a: 'x\\ty' cannot be a label;"
          " write at most 128 characters, none of them a control character")),
+        (f"defaults: {{egress: {KEY}}}", "1: defaults.egress: there is no egress '...'; known here: default"),
+        (f"outbox: {{when_full: x{KEY}}}", "1: outbox.when_full: ... does not fit; write 'block'"),
         # include
         ("include: fleet.d/*.yaml", "1: include: this is no list; write it as [fleet.d/*.yaml]"),
         ("include: [7]", "1: include[0]: this is no path; write one such as fleet.d/*.yaml"),
