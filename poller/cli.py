@@ -1,0 +1,339 @@
+"""The command line: commands and exit codes, no logic.
+
+Results go to stdout, logs and problems to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Never
+
+import click
+import orjson
+
+from poller import __version__
+from poller.errors import ConfigError, OutboxError, OutboxLocked
+
+OK = 0
+FAILED = 1  # something that was asked for did not succeed
+USAGE = 2  # the command line or the configuration has to be corrected
+OUTBOX = 74  # the outbox cannot be used, or failed (EX_IOERR)
+LOCKED = 75  # another daemon owns the outbox; try again when it is gone (EX_TEMPFAIL)
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    something failed: an account in a sweep, a mismatch in the demo
+  2    the command line or the configuration has to be corrected
+  74   the outbox cannot be used, or failed while running
+  75   another daemon owns the outbox
+  130  a second Ctrl-C ended it at once (143: a second SIGTERM)"""
+
+
+def examples(*lines: str) -> str:
+    """Return an epilogue for --help that shows how the command is used."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("accounts.yaml"),
+    show_default=True,
+    envvar="POLLER_CONFIG",
+    help="The configuration.",
+)
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn a user's mistake into a message and an exit code, never a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(f"error: {problem}", err=True)
+            count = len(error.problems)
+            _exit(USAGE, f"{count} problem{'s' if count > 1 else ''}; nothing was started")
+        except OutboxLocked as error:
+            _exit(LOCKED, f"error: {error}")
+        except OutboxError as error:
+            _exit(OUTBOX, f"error: {error}")
+        except BrokenPipeError:
+            sys.stderr.close()  # whoever read us has gone; Python would complain while it ends
+            sys.exit(OK)
+
+    return wrapped
+
+
+def _exit(code: int, message: str) -> Never:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, "-V", "--version", prog_name="poller")
+def main() -> None:
+    """Keep the truth about the balances of a fleet of Binance accounts, and deliver every change.
+
+    \b
+    New here?       poller demo        see it work, without any key
+    Have keys?      poller check       is accounts.yaml right?
+                    poller once        what does the fleet hold now?
+                    poller run         the daemon
+    """
+
+
+@main.command(epilog=examples("poller run", "poller run -c /etc/poller/accounts.yaml --log-format json"))
+@config_option
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Instead of the configured one.",
+)
+@click.option(
+    "--log-format", type=click.Choice(["auto", "text", "json"]), help="Instead of the configured one."
+)
+@reports_errors
+def run(path: Path, log_level: str | None, log_format: str | None) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C.
+
+    The first signal ends the polls and drains the sinks, up to the configured limit; a second one exits
+    at once. What is not drained is delivered after the next start.
+    """
+    from poller.app import App
+    from poller.config import load, read_secrets
+    from poller.logs import logging_to
+    from poller.metrics import Metrics
+
+    config = load(path)
+    metrics = Metrics()
+    style: Any = log_format or config.logging.format
+    with logging_to(level=log_level or config.logging.level, style=style, metrics=metrics):
+        app = App(config, read_secrets(config), metrics=metrics)
+        code = asyncio.run(until_signalled(app.run))
+    sys.exit(code)
+
+
+async def until_signalled(job: Callable[..., Any]) -> int:
+    """Run ``job(stop, hurry=…)``; set the first event at the first signal, the second at the second.
+
+    Returns the exit code: 0, or 128 and the signal's number if a second one cut the end short.
+    """
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    second: list[int] = []
+
+    def caught(number: int) -> None:
+        if stop.is_set():
+            second.append(number)
+            hurry.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, caught, number)
+    await job(stop, hurry=hurry)
+    return 128 + second[0] if second else OK
+
+
+@main.command(epilog=examples("poller once", "poller once --json | jq '.[] | {account, total_btc}'"))
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up on what was not polled by then.",
+)
+@reports_errors
+def once(*, path: Path, as_json: bool, timeout_s: float) -> None:
+    """Poll every account once and show what it holds; write and deliver nothing.
+
+    Exits with 1 if any account failed.
+    """
+    from poller.config import load, read_secrets
+    from poller.screens import show_sweep
+
+    config = load(path)
+    secrets = read_secrets(config)
+    with quiet_logs():
+        all_good = show_sweep(config, secrets, as_json=as_json, timeout_s=timeout_s)
+    sys.exit(OK if all_good else FAILED)
+
+
+@main.command(epilog=examples("poller check", "poller check -c fleet/accounts.yaml"))
+@config_option
+@reports_errors
+def check(path: Path) -> None:
+    """Read the configuration and every secret, report all problems at once, and say what would run."""
+    from poller.config import load, read_secrets
+    from poller.screens import show_configuration
+
+    config = load(path)
+    read_secrets(config)
+    show_configuration(config)
+
+
+@main.command(
+    epilog=examples(
+        "poller simulate --write-config trial && poller run -c trial/accounts.yaml",
+        "poller simulate --accounts 1000 --window rolling --neighbour 0.4",
+        "curl -s localhost:8099/simulator/status | jq .worst_window",
+    )
+)
+@click.option("--accounts", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@click.option(
+    "--key-kinds", default="hmac,rsa,ed25519", show_default=True, help="Given to the accounts in turn."
+)
+@click.option(
+    "--write-config",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write an accounts.yaml with keys for this exchange.",
+)
+@click.option("--interval", default="10s", show_default=True, help="Between two polls, for --write-config.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=0, show_default=True, help="0 takes a free one.")
+@click.option("--seed", default=1, show_default=True, help="Same seed, same accounts, keys and moves.")
+@click.option(
+    "--window",
+    type=click.Choice(["fixed", "rolling"]),
+    default="fixed",
+    show_default=True,
+    help="How weight is counted.",
+)
+@click.option("--window-length", "window_s", default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--weight-limit", default=12_000, show_default=True, help="Per window and source address.")
+@click.option(
+    "--latency",
+    default="20-80",
+    show_default=True,
+    metavar="MS-MS",
+    help="Of a request and its answer together.",
+)
+@click.option(
+    "--moves-per-second",
+    "moves_per_s",
+    default=5.0,
+    show_default=True,
+    help="Changed balances, of the whole fleet.",
+)
+@click.option(
+    "--neighbour",
+    "neighbour_share",
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Part of the limit that somebody else uses, 0 to 1.",
+)
+@click.option("--neighbour-mode", type=click.Choice(["even", "bursts"]), default="even", show_default=True)
+@click.option(
+    "--skew",
+    "skew_ms",
+    default=0.0,
+    show_default=True,
+    metavar="MS",
+    help="The exchange's clock is ahead by so much.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="JSON",
+    help='What goes wrong, such as {"kind": "error_html", "rate": 0.05}; repeatable.',
+)
+@reports_errors
+def simulate(**options: Any) -> None:
+    """Serve a stand-in exchange: accounts whose balances move, weight, bans, and faults on demand.
+
+    It verifies keys, signatures and timestamps as the exchange does, and keeps the books, at
+    /simulator/books. More can be changed while it runs: GET /simulator/ lists how.
+    """
+    from poller.screens import simulate as serve
+
+    try:
+        asyncio.run(serve(**options))
+    except ValueError as error:
+        _exit(USAGE, f"error: {error}")
+    except OSError as error:
+        _exit(
+            USAGE,
+            f"error: {options['host']}:{options['port']}: {error.strerror}; choose another with --host and --port",
+        )
+
+
+@main.command(epilog=examples("poller demo", "poller demo --duration 10 --accounts 20"))
+@click.option("--accounts", default=50, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--duration", "duration_s", default=30.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+    help="Where everything is written; emptied first if the last demo made it.",
+)
+@reports_errors
+def demo(accounts: int, duration_s: float, directory: Path) -> None:
+    """See it work: a simulated exchange, the real daemon, and the exchange's own books as the judge.
+
+    Exits with 1 if anything delivered is not what the books held.
+    """
+    from poller.demo import DemoError
+    from poller.screens import show_demo
+
+    try:
+        with quiet_logs():
+            all_right = show_demo(directory, accounts=accounts, duration_s=duration_s)
+    except DemoError as error:
+        _exit(USAGE, f"error: {error}")
+    sys.exit(OK if all_right else FAILED)
+
+
+@main.command()
+@reports_errors
+def schema() -> None:
+    """Print the JSON Schema of the records that sinks get."""
+    from poller.records import json_schema
+
+    click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2))
+
+
+@main.command(epilog=examples("poller sinks", "poller sinks jsonl"))
+@click.argument("kind", required=False)
+@reports_errors
+def sinks(kind: str | None) -> None:
+    """List the kinds of sink that are installed, or the options of one."""
+    from poller.screens import show_sink, show_sinks
+
+    if kind is None:
+        show_sinks()
+        return
+    try:
+        show_sink(kind)
+    except LookupError as error:
+        _exit(USAGE, f"error: {error.args[0]}")
+
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Let commands that show a screen log only what is serious."""
+    from poller.logs import logging_to
+
+    with logging_to(level="error", style="text"):
+        yield

@@ -1,0 +1,260 @@
+"""What commands show people: tables and progress on a terminal, JSON for programs. No decisions."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+import orjson
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from poller import sinks as installed_sinks
+from poller.app import App
+from poller.clock import rfc3339
+from poller.config import Config, Secrets
+from poller.errors import PollError
+from poller.model import AMOUNT_FIELDS, Account, Snapshot, plain
+from poller.polling import WEIGHT
+from poller.records import total_btc
+from poller.sinks import SinkOptions
+
+if TYPE_CHECKING:
+    from poller.demo import Moment
+    from poller.simulator import KeyKind
+
+Outcome = Snapshot | PollError | None
+
+
+def show_sweep(config: Config, secrets: Secrets, *, as_json: bool, timeout_s: float) -> bool:
+    """Poll every account once with a progress bar on stderr; return whether all of them answered well."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("polling", total=len(config.accounts))
+        app = App(config, secrets, observer=lambda *_: progress.advance(bar))
+        outcomes = asyncio.run(app.sweep(timeout_s=timeout_s))
+    if as_json:
+        rows = [_sweep_document(config.accounts[name], outcome) for name, outcome in outcomes.items()]
+        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    else:
+        Console().print(_sweep_table(outcomes))
+    return all(isinstance(outcome, Snapshot) for outcome in outcomes.values())
+
+
+def _sweep_document(account: Account, outcome: Outcome) -> dict[str, object]:
+    if not isinstance(outcome, Snapshot):
+        return {"account": account.name, "labels": dict(account.labels), "error": _failure(outcome)}
+    total = total_btc(outcome.balances)
+    return {
+        "account": account.name,
+        "labels": dict(account.labels),
+        "observed_at": rfc3339(outcome.observed_ns),
+        "balances": [
+            {
+                "asset": balance.asset,
+                **{field: plain(getattr(balance, field)) for field in AMOUNT_FIELDS},
+                "total": plain(balance.total),
+                "btc_valuation": None if balance.btc_valuation is None else plain(balance.btc_valuation),
+            }
+            for balance in outcome.balances
+        ],
+        "total_btc": None if total is None else plain(total),
+    }
+
+
+def _sweep_table(outcomes: Mapping[str, Outcome]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("account", "assets", "BTC", "observed", "latency", ""):
+        table.add_column(column, justify="right" if column in {"assets", "BTC", "latency"} else "left")
+    known = Decimal(0)
+    good = 0
+    for name, outcome in outcomes.items():
+        if not isinstance(outcome, Snapshot):
+            table.add_row(name, "", "", "", "", Text(_failure(outcome), style="red"))
+            continue
+        good += 1
+        total = total_btc(outcome.balances)
+        known += total or 0
+        table.add_row(
+            name,
+            str(len(outcome.balances)),
+            "unknown" if total is None else f"{total:.8f}",
+            rfc3339(outcome.observed_ns)[11:23],
+            f"{outcome.latency_ms:.0f} ms",
+        )
+    table.add_section()
+    table.add_row(Text(f"{good} of {len(outcomes)} accounts", style="bold"), "", f"{known:.8f}", "", "", "")
+    return table
+
+
+def _failure(outcome: PollError | None) -> str:
+    return "not polled in time" if outcome is None else f"{outcome.kind}: {outcome}"
+
+
+def show_configuration(config: Config) -> None:
+    """Say what would run: per egress address the accounts and what they want of the budget."""
+    settings = config.budget
+    allowed = settings.weight_limit * settings.share
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("egress", "accounts", "wanted", "allowed", "use"):
+        table.add_column(column, justify="left" if column == "egress" else "right")
+    for name in config.egress:
+        accounts = [account for account in config.accounts.values() if account.egress == name]
+        wanted = sum(WEIGHT * settings.window_s / account.interval_s for account in accounts)
+        style = "red" if wanted > allowed else ""
+        use = Text(f"{wanted / allowed:.0%}", style=style)
+        table.add_row(name, str(len(accounts)), f"{wanted:.0f}", f"{allowed:.0f}", use)
+    console = Console()
+    console.print(f"{config.path}: good; {len(config.accounts)} accounts, every secret can be read")
+    console.print(table)
+    console.print(
+        f"weight per {settings.window_s:g} s; above 100 % polls come later than their intervals say"
+    )
+    for name, sink in config.sinks.items():
+        console.print(f"sink {name}: {sink.kind}, emits {sink.delivery.emit}")
+    if not config.sinks:
+        console.print("no sinks: records are kept in the outbox and go nowhere", style="yellow")
+
+
+def show_sinks() -> None:
+    """List the kinds that are installed."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("kind")
+    table.add_column("from")
+    for kind, point in sorted(installed_sinks.installed().items()):
+        table.add_row(kind, point.value)
+    Console().print(table)
+
+
+def show_sink(kind: str) -> None:
+    """List the options of a kind.
+
+    Raises:
+        LookupError: it is not installed.
+    """
+    options = installed_sinks.load(kind).Options
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("option", "type", "default", ""):
+        table.add_column(column)
+    for name, field in options.model_fields.items():
+        default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
+        table.add_row(name, _type_name(options, name), default, field.description or "")
+    Console().print(table)
+
+
+def _type_name(options: type[SinkOptions], name: str) -> str:
+    annotation = options.model_fields[name].annotation
+    return getattr(annotation, "__name__", str(annotation)).replace("NoneType", "None")
+
+
+async def simulate(
+    *,
+    directory: Path | None,
+    interval: str,
+    host: str,
+    port: int,
+    key_kinds: str,
+    latency: str,
+    faults: Sequence[str],
+    **settings: Any,
+) -> None:
+    """Serve the simulated exchange until SIGTERM or Ctrl-C.
+
+    Raises:
+        ValueError: an option makes no sense; the text names it.
+        OSError: the address cannot be had.
+    """
+    from poller.simulator import Fault, NotOurs, SimulatorSettings, serve, write_config
+
+    try:
+        low, _, high = latency.partition("-")
+        latency_ms = (float(low), float(high or low))
+        given = tuple(Fault.from_json(orjson.loads(fault)) for fault in faults)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"--fault: not JSON: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"--latency {latency} or --fault: {error}") from error
+    kinds = cast("tuple[KeyKind, ...]", tuple(key_kinds.split(",")))  # checked by the settings
+    rules = SimulatorSettings(**settings, key_kinds=kinds, latency_ms=latency_ms, faults=given)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serve(rules, host, port) as server:
+        told = f"simulated exchange with {rules.accounts} accounts on {server.url}"
+        if directory is not None:
+            try:
+                written = write_config(directory, server.url, server.accounts, rules, interval=interval)
+            except NotOurs as error:
+                raise ValueError(str(error)) from error
+            told += f" ; configuration in {written}"
+        click.echo(told)
+        await stop.wait()
+
+
+def show_demo(directory: Path, *, accounts: int, duration_s: float) -> bool:
+    """Run the demo with live progress, print the summary, and return whether everything was right."""
+    from poller.demo import demonstrate
+
+    console = Console()
+    console.print(
+        f"A simulated exchange with {accounts} accounts, the real daemon, two sinks; {duration_s:g} s, Ctrl-C ends it early."
+    )
+    with Live(console=console, refresh_per_second=4) as live:
+        summary = asyncio.run(
+            demonstrate(
+                directory,
+                accounts=accounts,
+                duration_s=duration_s,
+                show=lambda moment: live.update(_demo_line(moment)),
+            )
+        )
+    end = summary.progress
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    for figure, what in (
+        (f"{end.polls}", f"polls of {summary.accounts} accounts"),
+        (f"{end.limited}", "answered with 429"),
+        (
+            f"{summary.worst_window}",
+            f"weight in the heaviest minute, of {end.weight_allowed} we allow ourselves",
+        ),
+        (f"{end.changes}", "changed amounts seen"),
+        (f"{end.accepted}", "records accepted"),
+        (f"{summary.in_history} + {summary.in_log}", "records delivered, to the database and to the file"),
+    ):
+        table.add_row(figure, what)
+    console.print(table)
+    for problem in summary.wrong[:20]:
+        console.print(Text(problem, style="red"))
+    if summary.wrong:
+        console.print(
+            f"{len(summary.wrong)} mismatches: the history is NOT what the exchange's books held",
+            style="bold red",
+        )
+        return False
+    console.print(
+        "The history equals the exchange's books: every balance, to the last digit.", style="bold green"
+    )
+    console.print()
+    console.print(f"Look at it:   sqlite3 {summary.directory}/data/history.db 'TABLE latest'")
+    console.print(
+        "Next:         write accounts.yaml with keys of your own (see accounts.example.yaml), then: poller check"
+    )
+    return True
+
+
+def _demo_line(moment: Moment) -> Text:
+    return Text.assemble(
+        (f"{moment.elapsed_s:5.1f} s  ", "bold"),
+        f"polls {moment.polls:5d}   weight {moment.weight_own:5d} of {moment.weight_allowed}   "
+        f"changes {moment.changes:5d}   delivered {moment.delivered:5d}   late {moment.lateness_ms:4.0f} ms",
+    )

@@ -1,0 +1,122 @@
+"""Keys stay secret: planted ones are looked for in everything that was written, through every error path."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.end_to_end.processes import run, simulating, start, stop
+
+pytestmark = [pytest.mark.real_time, pytest.mark.timeout(180)]
+
+EXCHANGE = (
+    *("--accounts", "12", "--interval", "500ms", "--moves-per-second", "20", "--latency", "1-5"),
+    *("--window-length", "2", "--weight-limit", "1000"),
+)
+# One of each kind, so that every error path of a poll is taken.
+FAULTS = [
+    {"kind": "error", "status": 500, "code": -1000, "message": "internal"},
+    {"kind": "error", "status": 400, "code": -1021, "message": "Timestamp for this request is outside"},
+    {"kind": "error", "status": 400, "code": -1022, "message": "Signature for this request is not valid."},
+    {"kind": "error", "status": 401, "code": -2015, "message": "Invalid API-key, IP, or permissions"},
+    {"kind": "error", "status": 400, "code": -1102, "message": "Mandatory parameter"},
+    {"kind": "error_html"},
+    {"kind": "error_object"},
+    {"kind": "reset"},
+    {"kind": "reset_within"},
+    {"kind": "close_within"},
+    {"kind": "truncated"},
+    {"kind": "bomb"},
+    {"kind": "redirect"},
+    {"kind": "empty_object"},
+    {"kind": "empty_list"},
+    {"kind": "weight_header"},
+]
+
+
+def canaries(directory: Path) -> dict[str, bytes]:
+    """Every secret of the fleet, in every encoding it may be written in."""
+    found = {}
+    for path in sorted((directory / "secrets").iterdir()):
+        # Of a PEM the lines between the markers; whatever shows one of them shows the key.
+        words = [word for word in path.read_text().split() if len(word) >= 24 and "-----" not in word]
+        assert words, path
+        for number, word in enumerate(words[:3]):
+            for encoding, text in (
+                ("raw", word),
+                ("base64", base64.b64encode(word.encode()).decode().rstrip("=")[:-2]),
+                ("hex", word.encode().hex()),
+                ("percent", quote(word, safe="")),
+            ):
+                found[f"{path.name}/{number}/{encoding}"] = text.encode()
+    return found
+
+
+def everything_written(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and "secrets" not in path.relative_to(directory).parts
+    }
+
+
+def leaks(directory: Path) -> list[str]:
+    planted = canaries(directory)
+    found = []
+    for name, content in everything_written(directory).items():
+        found += [f"{canary} in {name}" for canary, text in planted.items() if text in content]
+        found += [
+            f"a signature in {name}" for _ in re.finditer(rb"signature=(?!\*)[0-9A-Za-z%]{16,}", content)
+        ]
+    return found
+
+
+def test_no_secret_is_written_anywhere_whatever_goes_wrong(tmp_path: Path) -> None:
+    with simulating(tmp_path, *EXCHANGE) as exchange:
+        process = start(tmp_path, "--log-level", "debug", log=tmp_path / "log.json")
+        exchange.wait_until_all_polled(1)
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        exchange.post(
+            "faults", faults=[{**fault, "rate": 0.04} for fault in FAULTS if fault.get("code") != -1102]
+        )
+        exchange.wait_until_all_polled(6)
+        exchange.post("faults", faults=[])
+        exchange.post("revoke", account=next(iter(exchange.get("status")["polls"])))
+        exchange.wait_until_all_polled(1)
+        assert stop(process) == 0
+        (tmp_path / "arguments").write_bytes(arguments)
+        swept = run("once", "-c", str(tmp_path / "accounts.yaml"), "--json")
+        (tmp_path / "once").write_text(swept.stdout + swept.stderr)
+        checked = run("check", "-c", str(tmp_path / "accounts.yaml"))
+        (tmp_path / "check").write_text(checked.stdout + checked.stderr)
+    log = (tmp_path / "log.json").read_text()
+    kinds = {json.loads(line).get("message") for line in log.splitlines() if line.startswith("{")}
+    assert "a poll failed" in kinds
+    assert leaks(tmp_path) == []
+
+
+def test_a_refused_configuration_shows_no_secret(tmp_path: Path) -> None:
+    with simulating(tmp_path, *EXCHANGE):
+        pass
+    config = tmp_path / "accounts.yaml"
+    literal = min((tmp_path / "secrets").iterdir()).read_text().strip()
+    config.write_text(re.sub(r"api_key: file:\S+", f"api_key: {literal}", config.read_text(), count=1))
+    outputs = [run(command, "-c", str(config)) for command in ("check", "once", "run")]
+    config.unlink()
+    assert [output.returncode for output in outputs] == [2, 2, 2]
+    (tmp_path / "output").write_text("".join(output.stdout + output.stderr for output in outputs))
+    assert "api_key" in (tmp_path / "output").read_text()
+    assert leaks(tmp_path) == []
+
+
+def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "a.key").write_text("K" * 40)
+    (tmp_path / "log").write_text("x" + base64.b64encode(b"K" * 40).decode())
+    (tmp_path / "url").write_text("/x?signature=" + "ab" * 32)
+    assert leaks(tmp_path) == ["a.key/0/base64 in log", "a signature in url"]
