@@ -207,6 +207,7 @@ class AiohttpTransport:
             self._session = aiohttp.ClientSession(
                 connector=self._connector(),
                 headers=_HEADERS,
+                skip_auto_headers=("Content-Type",),  # of a body that is not there
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # The whole has a deadline of its own, exact and over everything.
                 timeout=aiohttp.ClientTimeout(
