@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +30,22 @@ def read_sinks(node: Node, directory: Path, findings: Findings) -> dict[str, Sin
         if settings is not None:
             found[name] = settings
     return found
+
+
+def check_paths(node: Node, found: Mapping[str, SinkSettings], outbox: Path, findings: Findings) -> None:
+    """Report two writers of one file: a copied sink whose ``path`` was left as it was, or the outbox's own."""
+    owners: dict[tuple[str, str], str] = {}
+    for name, settings in found.items():
+        path = settings.options.get("path")
+        if not isinstance(path, Path):
+            continue
+        entry, key = node.entries[name].entries["path"], f"sinks.{name}.path"
+        target = os.path.normpath(path)
+        owner = owners.setdefault((settings.kind, target), name)
+        if target == os.path.normpath(outbox):
+            findings.add(entry, key, "this is the outbox's own file", "give the sink another")
+        elif owner != name:
+            findings.add(entry, key, f"the sink {owner!r} writes this file already", "give each one its own")
 
 
 def _sink(node: Node, path: str, directory: Path, findings: Findings) -> SinkSettings | None:

@@ -29,6 +29,7 @@ _MAX_DEPTH: Final = 16  # the deepest key we know stands four levels down
 _SHOWN_KEY: Final = 70  # characters of a key that a message repeats
 _resolve: Callable[..., str] = Resolver().resolve
 _PREFIX = "tag:yaml.org,2002:"
+_LONGEST_WORD: Final = len("false")  # of those that YAML takes for something else
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})")
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
 _KEY = re.compile(r"[A-Za-z0-9_\-]{1,64}|\?|<<")
@@ -224,13 +225,15 @@ class _Builder:
 
     def _refuse_decoration(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> bool:
         """Refuse an anchor or a tag, and tell whether there was one."""
+        if event.anchor is None and event.tag is None:
+            return False
         if event.anchor is not None:
             self._refuse(
                 event, "anchors (&name) are not supported", "remove it, or quote a text that begins so"
             )
         if event.tag is not None:
             self._refuse(event, "tags (!name) are not supported", "remove it, or quote a text that begins so")
-        return event.anchor is not None or event.tag is not None
+        return True
 
     def _refuse(self, event: yaml.Event, message: str, remedy: str = "") -> None:
         self._problems.append(Problem(self._file, _line(event), self._path(), message, remedy))
@@ -252,8 +255,9 @@ def _line(event: yaml.Event) -> int:
 def _value(event: yaml.ScalarEvent) -> Value:
     """Return what YAML takes the scalar for."""
     text: str = event.value
-    if not event.implicit[0]:
-        return text  # in quotes, or a block
+    # In quotes, or a block; or a word too long to be one of YAML's, which spares most the resolver's patterns.
+    if not event.implicit[0] or (len(text) > _LONGEST_WORD and text[0].isalpha()):
+        return text
     tag = _resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_PREFIX)
     if tag == "null":
         return None

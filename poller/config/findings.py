@@ -27,7 +27,7 @@ _WORDS: Final = {
     "a valid list": "a list, such as [a, b]",
     "a valid dictionary": "a mapping, such as {a: b}",
 }
-_LIKE_A_KEY = re.compile(r"[A-Za-z0-9+/]{40,}(?:\.\.\.)?")
+_LIKE_A_KEY = re.compile(r"[A-Za-z0-9+]{40,}(?:\.\.\.)?")
 _TEXTS: Final = {"string_type", "path_type"}
 _UNPARSED = re.compile(", unable to parse.*")
 _NUMBER_BOUND = re.compile(r"(greater|less)_than(_equal)?")
@@ -85,11 +85,18 @@ class Findings:
         entries = self.mapping(node, path)
         if node.refused or not isinstance(node.value, dict | None):
             return None
-        empty = {key for key in entries if entries[key].value is None and not entries[key].refused}
-        empty &= model.model_fields.keys() - set(nullable)
-        for key in sorted(empty):
+        values = {key: entry.plain() for key, entry in entries.items()}
+        empty = [
+            key
+            for key, value in values.items()
+            if value is None
+            and not entries[key].refused
+            and key in model.model_fields
+            and key not in nullable
+        ]
+        for key in empty:
             self.add(entries[key], join(path, key), "has no value", "write one, or remove the line")
-        values = {key: entry.plain() for key, entry in entries.items() if key not in empty}
+            del values[key]
         checked = self.validate(
             model, values, node, path, ignore=lambda loc: len(loc) == 1 and loc[0] in empty
         )

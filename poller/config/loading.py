@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from poller.config.destinations import read_sinks
+from poller.config.destinations import check_paths, read_sinks
 from poller.config.document import Node, shown_key
 from poller.config.files import Source, read_included, read_source
 from poller.config.findings import Findings, in_order
@@ -65,6 +65,7 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
     egress = read_egress(sections["egress"], directory, findings)
     sinks = read_sinks(sections["sinks"], directory, findings)
     outbox = read_outbox(sections["outbox"], directory, findings)
+    check_paths(sections["sinks"], sinks, outbox.path, findings)
     shutdown = read_shutdown(sections["shutdown"], findings)
     logging = read_logging(sections["logging"], findings)
     fleet = _fleet(source, egress.keys(), problems)

@@ -583,3 +583,11 @@ def test_all_problems_of_a_sink_are_reported_at_once(problems: Problems) -> None
         f"accounts.yaml:7: sinks.?.token: {LITERAL}",
         "accounts.yaml:8: sinks.?.nested: 5 does not fit; write a mapping, such as {a: b}",
     ]
+
+
+def test_one_file_has_one_writer(problems: Problems) -> None:
+    sinks = "sinks:\n a: {kind: probe, path: x}\n b: {kind: probe, path: ./x}\n c: {kind: probe, path: d/../data/outbox.db}"
+    assert problems(f"{A}{sinks}") == [
+        "accounts.yaml:4: sinks.b.path: the sink 'a' writes this file already; give each one its own",
+        "accounts.yaml:5: sinks.c.path: this is the outbox's own file; give the sink another",
+    ]
