@@ -1,4 +1,4 @@
-"""How long a fleet of 10,000 accounts takes to load, and its secrets to read: ``python -m bench.config_load``."""
+"""How long a fleet of 10,000 accounts takes to load, and its secrets to read: ``python -m bench config_load``."""
 
 from __future__ import annotations
 

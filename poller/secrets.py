@@ -20,8 +20,8 @@ HIDDEN: Final = "***"
 _PIECE: Final = 12
 # A whole secret of 8 to 11 characters is hidden as a word of its own, if it cannot be an everyday word.
 _SHORT: Final = 8
-_TOKEN = re.compile(r"[^\s\"'`\\:@/?&=,;()\[\]{}<>]{8,11}(?![^\s\"'`\\:@/?&=,;()\[\]{}<>])")
-_BEFORE_TOKEN = re.compile(r"[\s\"'`\\:@/?&=,;()\[\]{}<>]")
+_INSIDE = r"[^\s\"'`\\:@/?&=,;()\[\]{}<>]"
+_TOKEN = re.compile(f"(?<!{_INSIDE}){_INSIDE}{{8,11}}(?!{_INSIDE})")
 _REST = re.compile(r"[A-Za-z0-9+/=_\-]*")
 _SIGNATURE = re.compile(r"(signature=)[A-Za-z0-9%+/=_.~\-]+", re.IGNORECASE)
 _PEM_BOUNDARY = "-----"
@@ -82,14 +82,8 @@ def redact(text: str) -> str:
     if _pieces:
         text = _without_pieces(text)
     if _words:
-        text = _TOKEN.sub(_without_word, text)
+        text = _TOKEN.sub(lambda match: HIDDEN if match.group() in _words else match.group(), text)
     return text
-
-
-def _without_word(match: re.Match[str]) -> str:
-    before = match.string[match.start() - 1 : match.start()]
-    alone = not before or _BEFORE_TOKEN.match(before) is not None
-    return HIDDEN if alone and match.group() in _words else match.group()
 
 
 def _without_pieces(text: str) -> str:
