@@ -1,6 +1,6 @@
 """The simulator's own endpoints, under ``/simulator/``: the books, what happened, and what is to go wrong.
 
-Pure: method, path, query and document in, status and document out. What changes something is a POST with
+Pure: where it came from, method, path, query and document in, status and document out. What changes something is a POST with
 a JSON object, and answers with the new state.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from ipaddress import ip_address
 from typing import Any, Final
 
 from poller.simulator.exchange import Exchange, rows
@@ -47,11 +48,18 @@ class Admin:
             "neighbour": self._set_neighbour,
         }
 
-    def handle(self, method: str, path: str, query: Query, document: Any) -> Reply:
-        """Answer one request; what is wrong with it is in ``error``."""
+    def handle(self, address: str, method: str, path: str, query: Query, document: Any) -> Reply:
+        """Answer one request; what is wrong with it is in ``error``.
+
+        Args:
+            address: where it came from. The books and the switches are for this machine only, wherever the
+                simulator listens; the trap is for everybody.
+        """
         if path == TRAP_PATH:
             self._exchange.tally.trapped += 1
             return 200, []
+        if not _is_this_machine(address):
+            return 403, {"error": "only from the machine that the simulator runs on"}
         name = path.removeprefix(PREFIX)
         if method == "GET" and name in self._gets:
             return _guarded(self._gets[name], query)
@@ -146,6 +154,15 @@ class Admin:
             raise _Unfit('write {"share": 0.5, "mode": "even"}; the other mode is "bursts"')
         self._exchange.set_neighbour(Neighbour(share, mode, self._exchange.settings.seed))
         return asdict(self._exchange.weights.neighbour)
+
+
+def _is_this_machine(address: str) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    # A socket for both families shows 127.0.0.1 as ::ffff:127.0.0.1.
+    return ((parsed.version == 6 and parsed.ipv4_mapped) or parsed).is_loopback
 
 
 def held_since(history: Sequence[Entry], since_us: int) -> Sequence[Entry]:

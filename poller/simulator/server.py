@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
-from typing import Any
 
 from aiohttp import web
 
@@ -108,14 +108,13 @@ class _Handler:
         return await _send(request, answer)
 
     def _administer(self, request: web.BaseRequest, address: str, body: bytes) -> web.Response:
-        if not address or not ip_address(address).is_loopback:
-            return _json_response(403, {"error": "only from the machine that the simulator runs on"})
         path = request.raw_path.partition("?")[0]
         try:
             document = json.loads(body) if body else {}
         except ValueError:
-            return _json_response(400, {"error": "the body is no JSON"})
-        return _json_response(*self._admin.handle(request.method, path, request.query, document))
+            return web.json_response({"error": "the body is no JSON"}, status=400)
+        status, reply = self._admin.handle(address, request.method, path, request.query, document)
+        return web.json_response(reply, status=status)
 
 
 async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
@@ -140,10 +139,8 @@ async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
 
 
 def _abort(request: web.BaseRequest) -> None:
-    """Tear the connection down; the client sees a reset, or one that ends without a word."""
+    """Tear the connection down. Without lingering the system sends a reset instead of an orderly end."""
     if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()
-
-
-def _json_response(status: int, document: Any) -> web.Response:
-    return web.json_response(document, status=status)

@@ -291,7 +291,7 @@ class Weights:
     def _warned(self, meter: _Meter, used: int, weight: int, limit: int, now_us: int) -> Verdict:
         if now_us >= meter.told_until_us:
             meter.told_since_us = now_us
-        meter.told_until_us = max(meter.told_until_us, meter.enforced.fits_at_us(now_us, weight, limit))
+        meter.told_until_us = meter.enforced.fits_at_us(now_us, weight, limit)
         self.record.warnings += 1
         return Verdict(429, used, retry_after_s=_seconds_up(meter.told_until_us - now_us))
 

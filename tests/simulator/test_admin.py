@@ -24,7 +24,7 @@ class Desk:
         return self._ask("POST", name, {}, document)
 
     def _ask(self, method: str, name: str, query: dict[str, str], document: dict[str, Any]) -> Any:
-        status, reply = self.admin.handle(method, f"/simulator/{name}", query, document)
+        status, reply = self.admin.handle("127.0.0.1", method, f"/simulator/{name}", query, document)
         assert status == 200, reply
         return reply
 
@@ -145,21 +145,37 @@ def test_who_falls_into_the_trap_is_counted() -> None:
     ],
 )
 def test_what_makes_no_sense_is_answered_with_what_would(name: str, document: Any, complaint: str) -> None:
-    status, reply = Desk().admin.handle("POST", f"/simulator/{name}", {}, document)
+    status, reply = Desk().admin.handle("127.0.0.1", "POST", f"/simulator/{name}", {}, document)
     assert status == 400
     assert complaint in reply["error"]
 
 
 @pytest.mark.parametrize("query", [{"account": "nobody"}, {"since_us": "yesterday"}])
 def test_books_of_nobody_are_refused(query: dict[str, str]) -> None:
-    assert Desk().admin.handle("GET", "/simulator/books", query, {})[0] == 400
+    assert Desk().admin.handle("127.0.0.1", "GET", "/simulator/books", query, {})[0] == 400
 
 
 @pytest.mark.parametrize(
     ("method", "name"), [("GET", "freeze"), ("POST", "books"), ("GET", ""), ("PUT", "faults")]
 )
 def test_elsewhere_one_is_told_what_there_is(method: str, name: str) -> None:
-    status, reply = Desk().admin.handle(method, f"/simulator/{name}", {}, {})
+    status, reply = Desk().admin.handle("127.0.0.1", method, f"/simulator/{name}", {}, {})
     assert status == 404
     assert "GET /simulator/books" in reply["error"]
     assert "POST /simulator/freeze" in reply["error"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
+def test_this_machine_may_look_into_the_books(address: str) -> None:
+    assert Desk().admin.handle(address, "GET", "/simulator/books", {}, {})[0] == 200
+
+
+@pytest.mark.parametrize("address", ["192.168.1.7", "2001:db8::1", "::ffff:10.0.0.1", "fe80::1%eth0", ""])
+def test_others_may_not_but_are_caught_by_the_trap_all_the_same(address: str) -> None:
+    desk = Desk()
+    assert desk.admin.handle(address, "POST", "/simulator/freeze", {}, {}) == (
+        403,
+        {"error": "only from the machine that the simulator runs on"},
+    )
+    assert not desk.exchange.market.is_frozen
+    assert desk.admin.handle(address, "GET", "/simulator/trap", {}, {})[0] == 200

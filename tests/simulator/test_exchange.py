@@ -305,6 +305,24 @@ def test_the_books_are_on_the_exchanges_clock() -> None:
     assert desk.exchange.freeze() == START_US + 1_250_000
 
 
+def test_what_moved_before_the_clock_was_set_keeps_its_time() -> None:
+    desk = Desk(moves_per_s=50)
+    desk.clock.advance(10)
+    desk.exchange.set_skew_ms(3_600_000)
+    times_us = [entry.time_us for name in ("sim-0001", "sim-0002") for entry in desk.exchange.books(name)]
+    assert len(times_us) > 20
+    assert max(times_us) <= START_US + 10_000_000
+
+
+def test_setting_the_clock_shortens_no_ban_and_brings_no_fault_forward() -> None:
+    desk = Desk(weight_limit=5, ban_after=0, faults=(Fault(FaultKind.RETRY_AFTER, value="0", after_s=60),))
+    for _ in range(3):
+        desk.poll()
+    desk.exchange.set_skew_ms(3_600_000)
+    answer = desk.poll()
+    assert (answer.status, answer.headers["Retry-After"]) == (418, "120")
+
+
 def test_the_clock_does_not_follow_when_the_machines_is_set() -> None:
     desk = Desk()
     desk.clock.utc_ns = lambda: 0  # type: ignore[method-assign]  # an operator's mistake

@@ -150,6 +150,16 @@ def test_a_step_of_the_clock_shifts_what_lies_ahead_and_not_the_past() -> None:
     assert all(list(market.history(name))[: len(past[name])] == past[name] for name in NAMES)
 
 
+def test_a_step_of_the_clock_while_frozen_shifts_what_lies_ahead_as_well() -> None:
+    market, other = make_market(), make_market()
+    market.freeze(START_US + 10 * S)
+    market.step_clock(-3600 * S)
+    market.thaw(START_US + 15 * S - 3600 * S)
+    market.advance(START_US + 25 * S - 3600 * S)
+    other.advance(START_US + 20 * S)
+    assert states(market) == states(other)
+
+
 def test_a_market_without_moves_never_moves() -> None:
     market = make_market(moves_per_s=0)
     market.advance(START_US + 10**15)

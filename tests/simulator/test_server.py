@@ -147,6 +147,30 @@ async def test_broken_connections_break_and_still_cost_weight(
         assert (response.status, response.headers[WEIGHT_HEADER]) == (200, "10")
 
 
+@pytest.mark.parametrize("kind", [FaultKind.RESET, FaultKind.RESET_WITHIN, FaultKind.CLOSE_WITHIN])
+async def test_a_reset_is_one_on_the_wire_and_a_close_is_an_orderly_end(kind: FaultKind) -> None:
+    async with client(faults=(Fault(kind, path="/api/v3/time"),)) as simulator:
+        host, port = simulator.server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /api/v3/time HTTP/1.1\r\nHost: x\r\n\r\n")
+        if kind is FaultKind.CLOSE_WITHIN:
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert b"Content-Length: 28" in head
+            assert len(body) == 14
+        else:
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        writer.close()
+
+
+async def test_a_request_under_way_has_cost_nothing_yet() -> None:
+    async with client(latency_ms=(60_000.0, 60_000.0)) as simulator:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await simulator.poll()
+        assert simulator.server.exchange.tally.polls == {}
+
+
 @pytest.mark.parametrize(
     "slow",
     [

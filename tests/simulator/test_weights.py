@@ -131,6 +131,20 @@ def test_a_single_warning_that_is_obeyed_never_leads_to_a_ban() -> None:
     assert weights.record.bans == 0
 
 
+def test_requests_after_warnings_are_forgiven_once_a_warning_was_waited_for() -> None:
+    weights = make_weights(ban_after=2)
+    for minute in range(3):
+        statuses = [charge(weights, minute * 60 + 1).status for _ in range(7)]
+        assert statuses == [200] * 4 + [429] * 3
+    assert weights.record.bans == 0
+
+
+def test_after_a_ban_within_the_same_minute_the_patience_is_a_new_one() -> None:
+    weights = make_weights(ban_after=1, ban_min_us=2 * S)
+    assert [charge(weights, 1).status for _ in range(7)] == [200] * 4 + [429] * 2 + [418]
+    assert [charge(weights, 10).status for _ in range(2)] == [429, 418]
+
+
 def test_each_ban_is_twice_as_long_up_to_the_longest() -> None:
     weights = make_weights(ban_after=0, ban_min_us=120 * S, ban_max_us=400 * S)
     lengths_us, now_s = [], 0.0
@@ -180,6 +194,7 @@ def test_a_step_of_the_clock_leaves_bans_and_warnings_as_long_as_they_were() -> 
     charge(weights, 5, address="10.0.0.2")
     weights.step_clock(3600 * S)
     assert charge(weights, 3600 + 61).retry_after_s == 60
+    assert weights.record.longest_into_ban_us == 60 * S
     assert charge(weights, 3600 + 64, address="10.0.0.2").used == 10
     assert charge(weights, 3600 + 65, address="10.0.0.2").used == 10
 
