@@ -162,8 +162,6 @@ class Acceptance:
         await self._outbox.accept(baseline, records)
         self._baselines[baseline.account] = baseline
         self._recorded_s[baseline.account] = self._clock.monotonic_s()
-        for record in records:
-            self._metrics.records_accepted.labels(record.kind).inc()
 
     def _is_heartbeat_due(self, account: str) -> bool:
         # After a restart the age of the last record is unknown: the clock starts with us.

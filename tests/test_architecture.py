@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "poller"
 
 # A module may import from its own part and from the lines below its own.
 LAYERS = [
-    {"cli", "__main__"},
+    {"__main__"},
+    {"cli"},
     {"screens"},
     {"demo"},
     {"app"},

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ POLLER = [sys.executable, "-m", "poller"]
 PATIENCE_S = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class SimulatedExchange:
     url: str
+
+    @cached_property
+    def accounts(self) -> list[str]:
+        return list(self.get("books")["accounts"])
 
     def get(self, page: str) -> Any:
         return self._ask("GET", page, None)
@@ -42,12 +47,12 @@ class SimulatedExchange:
 
     def wait_until_all_polled(self, times: int = 2) -> None:
         """Wait until every account was asked so many times more."""
-        before = self.get("status")["polls"]
-        wait_for(
-            lambda: all(
-                count >= before.get(name, 0) + times for name, count in self.get("status")["polls"].items()
-            )
-        )
+        before = self.polls()
+        wait_for(lambda: all(count >= before[name] + times for name, count in self.polls().items()))
+
+    def polls(self) -> dict[str, int]:
+        """How often each account was asked, those never asked included."""
+        return {**dict.fromkeys(self.accounts, 0), **self.get("status")["polls"]}
 
 
 @contextmanager

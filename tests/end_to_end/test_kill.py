@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from poller.sinks.sqlite import read_history
 
 from poller.demo import read_books
+from poller.sinks.sqlite import read_history
 from poller.testing.books import last_states_differ, mismatches
 from tests.end_to_end.processes import SimulatedExchange, simulating, start, stop, wait_for
 
@@ -48,9 +48,14 @@ def settle(directory: Path, exchange: SimulatedExchange) -> None:
     assert stop(process) == 0, (directory / "log").read_text()[-2000:]
 
 
-def accepted(directory: Path) -> list[tuple[str, bytes]]:
+def accepted(directory: Path) -> list[tuple[str, str, bytes]]:
     with closing(sqlite3.connect(directory / "data" / "outbox.db")) as outbox:
-        return outbox.execute("SELECT id, payload FROM records ORDER BY position").fetchall()
+        return outbox.execute("SELECT kind, id, payload FROM records ORDER BY position").fetchall()
+
+
+def statuses(directory: Path) -> list[str]:
+    with closing(sqlite3.connect(directory / "data" / "history.db")) as history:
+        return [id_ for (id_,) in history.execute("SELECT id FROM statuses ORDER BY number")]
 
 
 def delivered_to_file(directory: Path) -> dict[str, list[str]]:
@@ -67,9 +72,10 @@ def judge(directory: Path, exchange: SimulatedExchange) -> dict[str, Any]:
     in_outbox = accepted(directory)
     in_file = delivered_to_file(directory)
     # Everything accepted was delivered: the same ids, in the same order, with the same content.
-    assert [record["id"] for record in history] == [id_ for id_, _ in in_outbox]
-    assert set(in_file) == {id_ for id_, _ in in_outbox}
-    for id_, payload in in_outbox:
+    assert [record["id"] for record in history] == [id_ for kind, id_, _ in in_outbox if kind == "snapshot"]
+    assert statuses(directory) == [id_ for kind, id_, _ in in_outbox if kind == "status"]
+    assert set(in_file) == {id_ for _, id_, _ in in_outbox}
+    for _, id_, payload in in_outbox:
         assert set(in_file[id_]) == {payload.decode()}, "another content under the same id"
     assert mismatches(history, books) == []
     assert last_states_differ(history, books) == []
@@ -109,7 +115,7 @@ def test_a_second_daemon_on_the_same_outbox_names_the_first_and_leaves(tmp_path:
             wait_for((tmp_path / "data" / "history.db").exists)
             second = start(tmp_path, log=tmp_path / "second.log")
             assert second.wait(timeout=30) == 75
-            assert f"pid {first.pid}" in (tmp_path / "second.log").read_text()
+            assert f"process {first.pid}" in (tmp_path / "second.log").read_text()
         finally:
             assert stop(first) == 0
 
