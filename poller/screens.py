@@ -151,8 +151,11 @@ def show_sink(kind: str) -> None:
 
 
 def _type_name(options: type[SinkOptions], name: str) -> str:
-    annotation = options.model_fields[name].annotation
-    return getattr(annotation, "__name__", str(annotation)).replace("NoneType", "None")
+    """Return the type as the class says it: ``Size | None``."""
+    for owner in options.__mro__:
+        if name in owner.__dict__.get("__annotations__", {}):
+            return str(owner.__annotations__[name])
+    return ""
 
 
 async def simulate(
@@ -204,9 +207,8 @@ def show_demo(directory: Path, *, accounts: int, duration_s: float) -> bool:
     from poller.demo import demonstrate
 
     console = Console()
-    console.print(
-        f"A simulated exchange with {accounts} accounts, the real daemon, two sinks; {duration_s:g} s, Ctrl-C ends it early."
-    )
+    console.print(f"A simulated exchange with {accounts} accounts, the real daemon, two sinks.")
+    console.print(f"It ends after {duration_s:g} s, or with Ctrl-C.")
     with Live(console=console, refresh_per_second=4) as live:
         summary = asyncio.run(
             demonstrate(
@@ -245,16 +247,14 @@ def show_demo(directory: Path, *, accounts: int, duration_s: float) -> bool:
         "The history equals the exchange's books: every balance, to the last digit.", style="bold green"
     )
     console.print()
-    console.print(f"Look at it:   sqlite3 {summary.directory}/data/history.db 'TABLE latest'")
-    console.print(
-        "Next:         write accounts.yaml with keys of your own (see accounts.example.yaml), then: poller check"
-    )
+    console.print(f"Look at it:  sqlite3 {summary.directory}/data/history.db 'SELECT * FROM latest'")
+    console.print("Next:        write an accounts.yaml with keys of your own, then: poller check")
     return True
 
 
 def _demo_line(moment: Moment) -> Text:
     return Text.assemble(
-        (f"{moment.elapsed_s:5.1f} s  ", "bold"),
-        f"polls {moment.polls:5d}   weight {moment.weight_own:5d} of {moment.weight_allowed}   "
-        f"changes {moment.changes:5d}   delivered {moment.delivered:5d}   late {moment.lateness_ms:4.0f} ms",
+        (f"{moment.elapsed_s:5.1f} s ", "bold"),
+        f"polls {moment.polls}  weight {moment.weight_own}/{moment.weight_allowed}  ",
+        f"changes {moment.changes}  delivered {moment.delivered}  late {moment.lateness_ms:.0f} ms",
     )
