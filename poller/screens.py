@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -153,8 +154,8 @@ def show_sink(kind: str) -> None:
 def _type_name(options: type[SinkOptions], name: str) -> str:
     """Return the type as the class says it: ``Size | None``."""
     for owner in options.__mro__:
-        if name in owner.__dict__.get("__annotations__", {}):
-            return str(owner.__annotations__[name])
+        if name in (annotations := inspect.get_annotations(owner)):
+            return str(annotations[name])
     return ""
 
 
@@ -218,6 +219,7 @@ def show_demo(directory: Path, *, accounts: int, duration_s: float) -> bool:
                 show=lambda moment: live.update(_demo_line(moment)),
             )
         )
+    console.print()
     end = summary.progress
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right", style="bold")
@@ -247,7 +249,8 @@ def show_demo(directory: Path, *, accounts: int, duration_s: float) -> bool:
         "The history equals the exchange's books: every balance, to the last digit.", style="bold green"
     )
     console.print()
-    console.print(f"Look at it:  sqlite3 {summary.directory}/data/history.db 'SELECT * FROM latest'")
+    look = f"sqlite3 {summary.directory}/data/history.db 'SELECT * FROM latest'"  # noqa: S608  # shown, never run
+    console.print(f"Look at it:  {look}")
     console.print("Next:        write an accounts.yaml with keys of your own, then: poller check")
     return True
 
