@@ -67,8 +67,13 @@ class Admin:
             if not isinstance(document, dict):
                 return 400, {"error": "the body is to be a JSON object, or nothing"}
             return _guarded(self._posts[name], document)
-        offers = [f"GET {PREFIX}{one}" for one in self._gets] + [f"POST {PREFIX}{one}" for one in self._posts]
-        return 404, {"error": f"no such endpoint; there are {', '.join(offers)}"}
+        if method == "GET" and not name:
+            return 200, self._index()
+        return 404, {"error": "no such endpoint", **self._index()}
+
+    def _index(self) -> dict[str, list[str]]:
+        gets, posts = ([f"{PREFIX}{name}" for name in names] for names in (self._gets, self._posts))
+        return {"GET": gets, "POST": posts}
 
     def _books(self, query: Query) -> Any:
         """``?account=`` picks one, ``?since_us=`` what held at that time and after."""
