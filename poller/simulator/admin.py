@@ -33,6 +33,7 @@ class Admin:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._gets: dict[str, Callable[[Query], Any]] = {
+            "": lambda query: self._index(),
             "books": self._books,
             "status": lambda query: self._status(),
             "faults": lambda query: self._faults(),
@@ -67,12 +68,10 @@ class Admin:
             if not isinstance(document, dict):
                 return 400, {"error": "the body is to be a JSON object, or nothing"}
             return _guarded(self._posts[name], document)
-        if method == "GET" and not name:
-            return 200, self._index()
         return 404, {"error": "no such endpoint", **self._index()}
 
     def _index(self) -> dict[str, list[str]]:
-        gets, posts = ([f"{PREFIX}{name}" for name in names] for names in (self._gets, self._posts))
+        gets, posts = ([f"{PREFIX}{name}" for name in names if name] for names in (self._gets, self._posts))
         return {"GET": gets, "POST": posts}
 
     def _books(self, query: Query) -> Any:

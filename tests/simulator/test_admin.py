@@ -155,14 +155,29 @@ def test_books_of_nobody_are_refused(query: dict[str, str]) -> None:
     assert Desk().admin.handle("127.0.0.1", "GET", "/simulator/books", query, {})[0] == 400
 
 
+def test_the_index_lists_what_can_be_asked_and_done() -> None:
+    assert Desk().get("") == {
+        "GET": ["/simulator/books", "/simulator/status", "/simulator/faults"],
+        "POST": [
+            "/simulator/faults",
+            "/simulator/freeze",
+            "/simulator/thaw",
+            "/simulator/skew",
+            "/simulator/revoke",
+            "/simulator/restore",
+            "/simulator/maintenance",
+            "/simulator/neighbour",
+        ],
+    }
+
+
 @pytest.mark.parametrize(
-    ("method", "name"), [("GET", "freeze"), ("POST", "books"), ("GET", ""), ("PUT", "faults")]
+    ("method", "name"), [("GET", "freeze"), ("POST", "books"), ("POST", ""), ("PUT", "faults")]
 )
 def test_elsewhere_one_is_told_what_there_is(method: str, name: str) -> None:
-    status, reply = Desk().admin.handle("127.0.0.1", method, f"/simulator/{name}", {}, {})
-    assert status == 404
-    assert "GET /simulator/books" in reply["error"]
-    assert "POST /simulator/freeze" in reply["error"]
+    desk = Desk()
+    status, reply = desk.admin.handle("127.0.0.1", method, f"/simulator/{name}", {}, {})
+    assert (status, reply) == (404, {"error": "no such endpoint", **desk.get("")})
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
