@@ -98,7 +98,9 @@ def test_no_part_of_compressed_data_is_taken_for_the_whole(encoding: str) -> Non
             read(encoding, sent[:length])
 
 
-@pytest.mark.parametrize("behind", [b"x", gzip.compress(b""), gzip.compress(TEXT)])
+@pytest.mark.parametrize(
+    "behind", [b"x", gzip.compress(b""), gzip.compress(TEXT)], ids=["rubbish", "empty member", "member"]
+)
 @pytest.mark.parametrize("chunk_bytes", [7, 10_000])
 def test_data_behind_the_end_is_refused(behind: bytes, chunk_bytes: int) -> None:
     with pytest.raises(BodyDamaged, match="behind the end"):
