@@ -274,16 +274,15 @@ class App:
 
     def _timekeeper(self, client: ExchangeClient, addresses: Mapping[str, _Address]) -> TimeKeeper:
         """One clock for all addresses, measured through the first that may speak."""
-
-        def speaking() -> _Address:
-            return min(addresses.values(), key=lambda address: address.budget.pause_left_s())
+        asked: list[_Address] = []  # the last one, for it is the one to blame
 
         async def measure() -> None:
-            budget = speaking().budget
+            asked[:] = [min(addresses.values(), key=lambda address: address.budget.pause_left_s())]
+            budget = asked[0].budget
             await client.synchronise(budget.egress, permit=budget.resumed)
 
         async def blame(error: PollError) -> None:
-            await speaking().outcomes.blame(error)
+            await asked[0].outcomes.blame(error)
 
         return TimeKeeper(measure, blame, self._clock, interval_s=self._config.exchange.time_sync_s)
 

@@ -11,7 +11,7 @@ from poller.simulator.configuration import NotOurs, write_config
 from poller.simulator.exchange import Exchange
 from poller.simulator.faults import Fault, FaultKind
 from poller.simulator.keys import KEY_KINDS, KeyKind, SimulatedAccount
-from poller.simulator.server import SimulatorServer, run, serve
+from poller.simulator.server import SimulatorServer, serve
 from poller.simulator.settings import SimulatorSettings
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "SimulatedAccount",
     "SimulatorServer",
     "SimulatorSettings",
-    "run",
     "serve",
     "write_config",
 ]

@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -68,22 +68,6 @@ async def serve(
         yield SimulatorServer(f"http://{shown}:{bound_port}", exchange)
     finally:
         await runner.cleanup()
-
-
-async def run(
-    settings: SimulatorSettings, host: str, port: int, on_ready: Callable[[SimulatorServer], None]
-) -> None:
-    """Serve until cancelled.
-
-    Args:
-        on_ready: called once, as soon as it listens.
-
-    Raises:
-        OSError: the address cannot be had.
-    """
-    async with serve(settings, host, port) as server:
-        on_ready(server)
-        await asyncio.get_running_loop().create_future()
 
 
 class _Handler:

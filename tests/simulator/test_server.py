@@ -20,7 +20,6 @@ from poller.simulator import (
     SimulatedAccount,
     SimulatorServer,
     SimulatorSettings,
-    run,
     serve,
 )
 from poller.simulator.faults import DEFAULT_PATH, TRAP_PATH, WEIGHT_HEADER
@@ -288,18 +287,3 @@ async def test_an_idle_connection_is_closed_after_its_time() -> None:
         writer.close()
         await writer.wait_closed()
         assert received.startswith(b"HTTP/1.1 200 OK\r\n")
-
-
-async def test_run_says_when_it_is_ready_and_serves_until_it_is_cancelled() -> None:
-    ready: asyncio.Future[SimulatorServer] = asyncio.get_running_loop().create_future()
-    settings = SimulatorSettings(accounts=1, latency_ms=QUICK)
-    running = asyncio.create_task(run(settings, "127.0.0.1", 0, ready.set_result))
-    server = await ready
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{server.url}/api/v3/time") as response:
-            assert response.status == 200
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        with pytest.raises(aiohttp.ClientError):
-            await session.get(f"{server.url}/api/v3/time")

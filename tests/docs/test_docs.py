@@ -1,0 +1,186 @@
+"""What README and docs show is what happens: every command, configuration, record, query and link."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import jsonschema
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from poller.cli import main
+from poller.config import load, read_secrets
+from poller.records import json_schema, read_record
+from tests.end_to_end.processes import run
+
+pytestmark = pytest.mark.real_time
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+KNOWN_LANGUAGES = {"", "console", "yaml", "json", "python", "toml", "sql"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def all_blocks(language: str) -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for block in blocks(page, language):
+            yield page.name, block
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One short demo, for everything that the pages say about it."""
+    directory = tmp_path_factory.mktemp("demo")
+    result = run("demo", "--duration", "4", "--directory", str(directory / "demo"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    return directory / "demo", result.stdout
+
+
+def test_every_block_is_of_a_kind_that_is_tried_here() -> None:
+    for page in PAGES:
+        opened = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)[::2]
+        assert set(opened) <= KNOWN_LANGUAGES, page.name
+
+
+def test_what_the_readme_shows_of_the_demo_is_what_it_prints(demo: tuple[Path, str]) -> None:
+    [shown] = [block for block in blocks(ROOT / "README.md", "console") if "make demo" in block]
+    _, printed = demo
+    for line in shown.splitlines()[1:]:
+        # Figures differ from run to run, words do not.
+        pattern = re.sub(
+            r"\d[\d.,]*", r"[\\d.,]+", re.sub(r"\s+", r" ", re.escape(line.strip()).replace("\\ ", " "))
+        )
+        pattern = re.sub(r" +", r"\\s+", pattern).replace("demo/data", r"\S+/data")
+        assert re.search(pattern, printed), line
+
+
+def test_configurations_load_and_their_secrets_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = (
+        Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    )
+    shown = list(all_blocks("yaml"))
+    assert len(shown) >= 4
+    for number, (page, block) in enumerate(shown):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        text = (
+            block
+            if "accounts:" in block
+            else block + "accounts: {a: {api_key: env:A_KEY, secret: env:A_SECRET}}\n"
+        )
+        (directory / "accounts.yaml").write_text(text)
+        for reference in re.findall(r"env:(\w+)", text):
+            monkeypatch.setenv(reference, f"value-of-{reference}")
+        for reference in re.findall(r"file:([\w./-]+)", text):
+            path = directory / reference
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(pem if path.suffix == ".pem" else f"key-of-{path.stem}")
+            path.chmod(0o600)
+        config = load(directory / "accounts.yaml")
+        assert read_secrets(config).credentials.keys() == config.accounts.keys(), page
+
+
+def test_records_are_of_the_published_shape() -> None:
+    validator = jsonschema.Draft202012Validator(json_schema())
+    shown = [block for _, block in all_blocks("json")]
+    assert len(shown) == 2
+    for block in shown:
+        validator.validate(json.loads(block))
+        read_record(block)
+
+
+def test_queries_run_on_a_history(demo: tuple[Path, str]) -> None:
+    directory, _ = demo
+    with closing(sqlite3.connect(directory / "data" / "history.db")) as history:
+        for _, block in all_blocks("sql"):
+            for query in filter(str.strip, block.split(";")):
+                history.execute(
+                    query.replace("'treasury'", "(SELECT min(account) FROM snapshots)")
+                ).fetchall()
+        tables = {name for (name,) in history.execute("SELECT name FROM sqlite_master")}
+        described = re.findall(
+            r"^\| `(\w+)` \| (?:\(a view\) )?an? ", (ROOT / "docs/sinks.md").read_text(), re.MULTILINE
+        )
+        assert {"snapshots", "balances", "changes", "statuses", "latest"} == set(described)
+        assert set(described) <= tables
+
+
+def test_commands_exist_and_take_what_is_shown() -> None:
+    shown = [
+        line for _, block in all_blocks("console") for line in block.splitlines() if line.startswith("$ ")
+    ]
+    assert shown
+    for line in shown:
+        words = line.removeprefix("$ ").partition("#")[0].split()
+        if words[0] == "poller":
+            assert words[1] in main.commands, line
+            known = {name for parameter in main.commands[words[1]].params for name in parameter.opts} | {
+                "--help"
+            }
+            assert {word for word in words[2:] if word.startswith("-")} <= known, line
+        elif words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+        else:
+            assert line == "$ pip install ."
+
+
+def test_commands_that_are_mentioned_exist() -> None:
+    for page in PAGES:
+        for command in re.findall(r"`poller ([a-z]+)", page.read_text()):
+            assert command in main.commands, f"{page.name}: poller {command}"
+        for target in re.findall(r"`make ([a-z]+)", page.read_text()):
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+def test_the_sink_of_ones_own_is_the_one_that_is_tried() -> None:
+    first, second = blocks(ROOT / "docs/sinks.md", "python")
+    assert first == (ROOT / "docs/folder_sink.py").read_text()
+    assert len(first.splitlines()) <= 45
+    tried = (ROOT / "tests/docs/test_folder_sink.py").read_text()
+    for part in second.split("\n\n"):
+        assert part.strip() in tried
+
+
+def test_links_and_named_files_exist() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for named in re.findall(r"`((?:tests|poller|docs|bench)/[\w./-]+)`", text):
+            assert (ROOT / named).exists(), f"{page.name}: {named}"
+
+
+def test_the_layers_in_the_docs_are_the_layers_that_are_enforced() -> None:
+    from tests.test_architecture import LAYERS
+
+    text = (ROOT / "docs/architecture.md").read_text()
+    for layer in LAYERS:
+        named = [line for line in text.splitlines() if layer <= set(line.split())]
+        assert named, layer
+
+
+def test_every_message_that_operations_explains_is_said_by_the_code() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "poller").rglob("*.py"))
+    section = (ROOT / "docs/operations.md").read_text().partition("## Logs")[2].partition("\n## ")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert len(messages) >= 5
+    for message in messages:
+        assert f'"{message}' in code, message
+
+
+def test_no_page_speaks_of_where_it_was_made() -> None:
+    for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "accounts.example.yaml"]:
+        assert not re.search(r"/root/|/tmp/|\bissue #?\d", page.read_text()), (
+            page.name
+        )
