@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from poller.exchange.client import Answer
 
 from poller.acceptance import Acceptance
 from poller.budget import WeightBudget, WeightWindow
@@ -28,6 +27,7 @@ from poller.errors import (
     StaleConnection,
     Unavailable,
 )
+from poller.exchange.client import Answer
 from poller.metrics import Metrics
 from poller.model import Account, Balance, Baseline, Record, Snapshot, State
 from poller.outcomes import Outcomes
@@ -174,7 +174,7 @@ def world(clock: VirtualClock) -> MakeWorld:
     return make
 
 
-def alice_at(*slots: int) -> list[float]:
+def alice_at(*slots: int) -> list[Any]:
     return [pytest.approx(phase_s("alice", 10.0) + 10 * slot) for slot in slots]
 
 
