@@ -31,7 +31,7 @@ format: $(VENV)/.dev  ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## the measurements that docs quote
+bench: $(VENV)/.bench  ## the measurements that docs quote
 	$(BIN)/python -m bench
 
 kill: $(VENV)/.dev  ## kill -9 a running daemon KILLS times and hold its history against the books
@@ -45,6 +45,9 @@ lock:  ## resolve the dependencies anew (needs uv)
 	    --group build pyproject.toml -o requirements/run.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --group dev --constraint requirements/run.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --group bench --constraint requirements/run.txt --constraint requirements/dev.txt \
+	    pyproject.toml -o requirements/bench.txt
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
@@ -60,4 +63,8 @@ $(VENV)/.run: requirements/run.txt pyproject.toml
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
+	@$(PIP) install --require-hashes -r requirements/bench.txt
 	@touch $@
