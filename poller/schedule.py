@@ -6,14 +6,19 @@ restarts, and a crash loop cannot poll anybody twice in one interval by re-rolli
 
 Among those due, the higher priority goes first, then the earlier deadline (due plus interval), so
 a short interval is not stuck behind a long one. Polls that were missed coalesce into one.
+
+When there is not enough weight for all, a priority's intervals stretch by one factor: everybody of
+that priority goes by a clock that runs so much slower. Proportions and order hold by themselves,
+whatever the factor does over time.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -35,9 +40,42 @@ class Due:
 @dataclass(slots=True)
 class _Entry:
     account: Account
-    due_s: float
+    place_s: float  # on the clock of its priority
+    due_s: float = math.inf  # when that clock reached the place, once it has
     in_flight: bool = False
     version: int = 0  # what lies in a heap under another version is void
+
+
+class _SlowedClock:
+    """The clock that everybody of one priority goes by. It runs behind while their intervals stretch."""
+
+    __slots__ = ("_read_s", "_set_s", "stretch")
+
+    def __init__(self) -> None:
+        self.stretch = 1.0
+        self._set_s = self._read_s = 0.0  # until it is slowed it is the monotonic clock, to the last bit
+
+    def at_s(self, now_s: float) -> float:
+        """Return what it shows now."""
+        return self._read_s + (now_s - self._set_s) / self.stretch
+
+    def when_s(self, shown_s: float) -> float:
+        """Return when it will show that, if it goes on as it does."""
+        return self._set_s + (shown_s - self._read_s) * self.stretch
+
+    def slow(self, stretch: float, now_s: float) -> None:
+        """Let a second take ``stretch`` seconds from now on."""
+        self._set_s, self._read_s = now_s, self.at_s(now_s)
+        self.stretch = stretch
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The accounts of one priority."""
+
+    clock: _SlowedClock
+    later: list[tuple[float, str, int]]  # heap by place
+    due: list[tuple[float, str, int]]  # heap by deadline, on the same clock
 
 
 def phase_s(name: str, interval_s: float) -> float:
@@ -54,14 +92,16 @@ def next_slot_s(phase: float, interval_s: float, after_s: float) -> float:
 
 
 class Schedule:
-    """The fleet's due times. Every operation is logarithmic in the number of accounts."""
+    """The fleet's due times. Every operation on an account is logarithmic in the number of accounts."""
 
     def __init__(self, *, now_s: float, utc_s: float) -> None:
         """Pin the grid: ``now_s`` on the monotonic scale is ``utc_s`` since the epoch."""
         self._epoch_s = utc_s - now_s
         self._entries: dict[str, _Entry] = {}
-        self._later: list[tuple[float, str, int]] = []  # by due time
-        self._due: list[tuple[int, float, str, int]] = []  # by priority, then deadline
+        self._lanes: dict[int, _Lane] = {}  # the highest priority first
+        self._held: dict[str, float] = {}  # accounts that must not be asked, and until when
+        self._wanted: Counter[tuple[int, float]] = Counter()
+        self._versions = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -73,37 +113,76 @@ class Schedule:
         """Take up an account that is not in the schedule yet; its first poll comes soon, not at once."""
         if account.name in self._entries:
             raise ValueError(f"account {account.name!r} is scheduled already")
-        first_s = self._slot_s(account, min(account.interval_s, FIRST_POLL_WITHIN_S), now_s)
-        entry = self._entries[account.name] = _Entry(account, first_s)
-        self._push(entry)
+        if account.priority not in self._lanes:
+            self._lanes[account.priority] = _Lane(_SlowedClock(), [], [])
+            self._lanes = dict(sorted(self._lanes.items(), reverse=True))
+        entry = self._entries[account.name] = _Entry(account, -math.inf)
+        self._wanted[_kind(account)] += 1
+        self._place(entry, min(account.interval_s, FIRST_POLL_WITHIN_S), now_s)
 
     def remove(self, name: str) -> None:
         """Forget an account; a poll in flight finishes, and its ``done`` changes nothing."""
-        self._entries.pop(name, None)
+        entry = self._entries.pop(name, None)
+        if entry is not None and self._held.pop(name, None) is None:
+            self._wanted[_kind(entry.account)] -= 1
+
+    def wanted(self) -> dict[tuple[int, float], int]:
+        """Return how many accounts want polls, by priority and interval in seconds.
+
+        Those that are held are left out: what they do not use is for the others.
+        """
+        return {kind: count for kind, count in self._wanted.items() if count}
+
+    def set_stretch(self, factors: Mapping[int, float], now_s: float) -> None:
+        """Let every interval of a priority take so many times as long from now on.
+
+        Whoever is half-way to the next poll stays half-way: nobody loses or gains a turn against an equal,
+        however often factors change.
+
+        Args:
+            factors: by priority; one that is not named keeps its intervals as configured.
+            now_s: the present.
+        """
+        self._collect(now_s)  # who is due stays due
+        for priority, lane in self._lanes.items():
+            lane.clock.slow(max(1.0, factors.get(priority, 1.0)), now_s)
+        for name, until_s in self._held.items():
+            entry = self._entries[name]
+            if not entry.in_flight and entry.due_s > now_s:
+                entry.place_s = -math.inf
+                self._place(entry, entry.account.interval_s, max(now_s, until_s))
 
     def next_s(self) -> float:
         """Return when somebody is or was next due; infinity if nobody waits."""
-        self._drop_void()
-        if self._due:
-            return self._entries[self._due[0][2]].due_s
-        return self._later[0][0] if self._later else math.inf
+        soonest_s = math.inf
+        for lane in self._lanes.values():
+            self._drop_void(lane)
+            if lane.due:
+                return self._entries[lane.due[0][1]].due_s
+            if lane.later:
+                soonest_s = min(soonest_s, lane.clock.when_s(lane.later[0][0]))
+        return soonest_s
 
     def overdue(self, now_s: float) -> int:
         """Return how many are due and wait for their turn."""
         self._collect(now_s)
-        return sum(self._valid(name, version) for _, _, name, version in self._due)
+        return sum(
+            self._valid(name, version) for lane in self._lanes.values() for _, name, version in lane.due
+        )
 
     def take(self, now_s: float) -> Due | None:
         """Return who goes first among those due, and count it as in flight; ``None`` if nobody is due."""
         self._collect(now_s)
-        self._drop_void()
-        if not self._due:
-            return None
-        _, _, name, _ = heapq.heappop(self._due)
-        entry = self._entries[name]
-        entry.version += 1
-        entry.in_flight = True
-        return Due(entry.account, entry.due_s)
+        for lane in self._lanes.values():
+            self._drop_void(lane)
+            if lane.due:
+                _, name, _ = heapq.heappop(lane.due)
+                entry = self._entries[name]
+                entry.in_flight = True
+                if self._held.pop(name, None) is not None:
+                    self._wanted[_kind(entry.account)] += 1
+                return Due(entry.account, entry.due_s)
+        return None
 
     def done(self, name: str, now_s: float, *, not_before_s: float = 0.0) -> None:
         """Note the end of a poll: the account is next due at its next place that is still to come.
@@ -117,8 +196,10 @@ class Schedule:
         if entry is None or not entry.in_flight:
             return
         entry.in_flight = False
-        entry.due_s = self._slot_s(entry.account, entry.account.interval_s, max(now_s, not_before_s))
-        self._push(entry)
+        if not_before_s > now_s:
+            self._held[name] = not_before_s
+            self._wanted[_kind(entry.account)] -= 1
+        self._place(entry, entry.account.interval_s, max(now_s, not_before_s))
 
     def respread(self, now_s: float) -> int:
         """Move everybody who is overdue to their next place, and return how many that were.
@@ -127,38 +208,48 @@ class Schedule:
         fleet would go at once, which is how a warning becomes a ban.
         """
         self._collect(now_s)
-        moved = [self._entries[name] for _, _, name, version in self._due if self._valid(name, version)]
-        self._due.clear()
-        for entry in moved:
-            spread_s = min(entry.account.interval_s, FIRST_POLL_WITHIN_S)
-            entry.due_s = self._slot_s(entry.account, spread_s, now_s)
-            entry.version += 1
-            self._push(entry)
-        return len(moved)
+        moved = 0
+        for lane in self._lanes.values():
+            late = [self._entries[name] for _, name, version in lane.due if self._valid(name, version)]
+            lane.due.clear()
+            for entry in late:
+                self._place(entry, min(entry.account.interval_s, FIRST_POLL_WITHIN_S), now_s)
+            moved += len(late)
+        return moved
 
-    def _slot_s(self, account: Account, interval_s: float, after_s: float) -> float:
-        phase = phase_s(account.name, interval_s)
-        return next_slot_s(phase, interval_s, after_s + self._epoch_s) - self._epoch_s
-
-    def _push(self, entry: _Entry) -> None:
-        heapq.heappush(self._later, (entry.due_s, entry.account.name, entry.version))
+    def _place(self, entry: _Entry, interval_s: float, after_s: float) -> None:
+        """Make the account due at its first place after that instant, and void what was planned for it."""
+        lane = self._lanes[entry.account.priority]
+        phase = phase_s(entry.account.name, interval_s)
+        # Later than its last place too: read back, a slowed clock may differ from it in the last bit.
+        after_s = max(lane.clock.at_s(after_s), entry.place_s)
+        entry.place_s = next_slot_s(phase, interval_s, after_s + self._epoch_s) - self._epoch_s
+        entry.due_s = math.inf
+        entry.version = next(self._versions)
+        heapq.heappush(lane.later, (entry.place_s, entry.account.name, entry.version))
 
     def _collect(self, now_s: float) -> None:
-        while self._later and self._later[0][0] <= now_s:
-            due_s, name, version = heapq.heappop(self._later)
-            if self._valid(name, version):
-                account = self._entries[name].account
-                heapq.heappush(self._due, (-account.priority, due_s + account.interval_s, name, version))
+        for lane in self._lanes.values():
+            # The same arithmetic as in next_s, so that what it announced is due when its time has come.
+            while lane.later and (due_s := lane.clock.when_s(lane.later[0][0])) <= now_s:
+                place_s, name, version = heapq.heappop(lane.later)
+                if self._valid(name, version):
+                    entry = self._entries[name]
+                    entry.due_s = due_s
+                    heapq.heappush(lane.due, (place_s + entry.account.interval_s, name, version))
 
-    def _drop_void(self) -> None:
-        while self._due and not self._valid(self._due[0][2], self._due[0][3]):
-            heapq.heappop(self._due)
-        while self._later and not self._valid(self._later[0][1], self._later[0][2]):
-            heapq.heappop(self._later)
+    def _drop_void(self, lane: _Lane) -> None:
+        for heap in (lane.due, lane.later):
+            while heap and not self._valid(heap[0][1], heap[0][2]):
+                heapq.heappop(heap)
 
     def _valid(self, name: str, version: int) -> bool:
         entry = self._entries.get(name)
         return entry is not None and entry.version == version and not entry.in_flight
+
+
+def _kind(account: Account) -> tuple[int, float]:
+    return account.priority, account.interval_s
 
 
 class Sweep:

@@ -150,36 +150,155 @@ def test_the_same_name_twice_is_refused() -> None:
         schedule.add(Account("alice", 20.0), 0.0)
 
 
+def test_a_stretched_interval_takes_so_many_times_as_long() -> None:
+    schedule = fleet(Account("alice", 10.0), Account("vip", 10.0, priority=1))
+    schedule.set_stretch({0: 2.5}, 0.0)
+    seen = polls(schedule, until_s=100.0)
+    assert [at for name, at in seen if name == "vip"] == pytest.approx(
+        [phase_s("vip", 10.0) + 10 * n for n in range(10)]
+    )
+    assert [at for name, at in seen if name == "alice"] == pytest.approx(
+        [2.5 * phase_s("alice", 10.0) + 25 * n for n in range(4)]
+    )
+
+
+def test_a_factor_below_one_shortens_nothing() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    schedule.set_stretch({0: 0.5}, 0.0)
+    assert schedule.next_s() == pytest.approx(phase_s("alice", 10.0))
+
+
+def test_whoever_is_half_way_stays_half_way_when_the_stretch_changes() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    due_s = phase_s("alice", 10.0)
+    schedule.take(due_s)
+    schedule.done("alice", due_s)
+    schedule.set_stretch({0: 4.0}, due_s + 5.0)  # 5 s of 10 are left: now they take 20
+    assert schedule.next_s() == pytest.approx(due_s + 25.0)
+    schedule.set_stretch({}, due_s + 15.0)  # 10 of those 20 are left: 2.5 s unstretched
+    assert schedule.next_s() == pytest.approx(due_s + 17.5)
+
+
+def test_whoever_is_due_stays_due_when_the_stretch_changes() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    due_s = schedule.next_s()
+    schedule.set_stretch({0: 100.0}, due_s)
+    assert schedule.next_s() == due_s
+    assert schedule.take(due_s) is not None
+
+
+@pytest.mark.parametrize("stretch", [1.0, 3.0])
+def test_a_hold_is_kept_whatever_the_stretch_becomes(stretch: float) -> None:
+    schedule = fleet(Account("alice", 10.0))
+    schedule.set_stretch({0: 20.0}, 0.0)
+    schedule.take(200.0)
+    schedule.done("alice", 200.0, not_before_s=1100.0)
+    schedule.set_stretch({0: stretch}, 300.0)
+    assert 1100.0 < schedule.next_s() <= 1100.0 + 10 * stretch
+
+
+def test_what_is_wanted_leaves_out_those_who_are_held_until_they_are_polled_again() -> None:
+    schedule = fleet(Account("alice", 10.0), Account("bob", 10.0), Account("carol", 60.0, priority=4))
+    everybody = {(0, 10.0): 2, (4, 60.0): 1}
+    assert schedule.wanted() == everybody
+    taken = schedule.take(60.0)
+    assert taken is not None
+    assert schedule.wanted() == everybody
+    schedule.done(taken.account.name, 60.0, not_before_s=960.0)
+    assert schedule.wanted() == {(0, 10.0): 2}
+    assert schedule.respread(60.0) == 2
+    while (due := schedule.take(schedule.next_s())) is not None and due.account.name != "carol":
+        schedule.done(due.account.name, due.due_s)
+    assert schedule.wanted() == everybody
+    schedule.remove("bob")
+    schedule.remove("bob")
+    assert schedule.wanted() == {(0, 10.0): 1, (4, 60.0): 1}
+
+
+def test_an_account_that_comes_back_under_its_name_is_due_once() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    schedule.remove("alice")
+    schedule.add(Account("alice", 10.0), 0.0)
+    assert [name for name, _ in polls(schedule, until_s=30.0)] == ["alice"] * 3
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 300.0), st.floats(1.0, 50.0)), min_size=1, max_size=12),
+    st.lists(st.sampled_from([5.0, 10.0, 60.0]), min_size=2, max_size=6),
+)
+def test_equals_are_polled_equally_often_however_the_stretch_changes(
+    changes: list[tuple[float, float]], intervals: list[float]
+) -> None:
+    accounts = [
+        Account(f"a{n}-{twin}", interval_s) for n, interval_s in enumerate(intervals) for twin in "xy"
+    ]
+    schedule = fleet(*accounts)
+    counts: Counter[str] = Counter()
+    now_s = 0.0
+    for length_s, stretch in changes:
+        schedule.set_stretch({0: stretch}, now_s)
+        until_s = now_s + length_s
+        while (at_s := schedule.next_s()) <= until_s:
+            due = schedule.take(at_s)
+            assert due is not None, "announced, and not there when its time has come"
+            counts[due.account.name] += 1
+            schedule.done(due.account.name, at_s)
+        now_s = until_s
+    for interval_s in set(intervals):
+        equals = [counts[account.name] for account in accounts if account.interval_s == interval_s]
+        assert max(equals) - min(equals) <= 1
+
+
 class ScheduleAgainstReference(RuleBasedStateMachine):
-    """The heaps against a plain list that is searched from end to end."""
+    """The heaps against a plain list that is searched from end to end, on clocks that add up step by step."""
 
     @initialize(intervals=st.lists(st.sampled_from([1.0, 2.5, 10.0, 60.0]), min_size=1, max_size=6))
     def start(self, intervals: list[float]) -> None:
         self.now_s = 0.0
+        self.clocks = {0: 0.0, 1: 0.0}  # what each priority's slowed clock shows
+        self.stretch = {0: 1.0, 1: 1.0}
+        self.held: dict[str, float] = {}
         self.schedule = Schedule(now_s=0.0, utc_s=UTC_S)
         self.accounts = {
             f"a{n}": Account(f"a{n}", interval_s, priority=n % 2) for n, interval_s in enumerate(intervals)
         }
-        self.due: dict[str, float] = {}
+        self.due: dict[str, float] = {}  # on the clock of the priority
         self.in_flight: set[str] = set()
         for name, account in self.accounts.items():
             self.schedule.add(account, 0.0)
             self.due[name] = self.slot(name)
 
-    def slot(self, name: str, after_s: float | None = None) -> float:
-        interval_s = self.accounts[name].interval_s
-        after_s = self.now_s if after_s is None else after_s
+    def clock(self, name: str) -> float:
+        return self.clocks[self.accounts[name].priority]
+
+    def waiting(self) -> list[str]:
+        return [name for name, due_s in self.due.items() if due_s <= self.clock(name)]
+
+    def slot(self, name: str, later_s: float = 0.0) -> float:
+        account = self.accounts[name]
+        interval_s = account.interval_s
+        after_s = self.clock(name) + later_s / self.stretch[account.priority]
         return next_slot_s(phase_s(name, interval_s), interval_s, after_s + UTC_S) - UTC_S
 
     @rule(seconds=st.sampled_from([0.1, 0.7, 3.0, 100.0]))
     def time_passes(self, seconds: float) -> None:
         self.now_s += seconds
+        for priority, stretch in self.stretch.items():
+            self.clocks[priority] += seconds / stretch
+
+    @rule(priority=st.sampled_from([0, 1]), stretch=st.sampled_from([1.0, 1.3, 7.0]))
+    def stretch_changes(self, priority: int, stretch: float) -> None:
+        waiting = self.waiting()
+        self.stretch[priority] = stretch
+        self.schedule.set_stretch(self.stretch, self.now_s)
+        for name, until_s in self.held.items():
+            if name not in waiting:
+                self.due[name] = self.slot(name, max(0.0, until_s - self.now_s))
 
     @rule()
     def take(self) -> None:
-        waiting = [name for name, due_s in self.due.items() if due_s <= self.now_s]
         best = min(
-            waiting,
+            self.waiting(),
             key=lambda name: (
                 -self.accounts[name].priority,
                 self.due[name] + self.accounts[name].interval_s,
@@ -191,7 +310,9 @@ class ScheduleAgainstReference(RuleBasedStateMachine):
         assert (taken.account.name if taken else None) == best
         if best is not None:
             assert taken is not None
-            assert taken.due_s == self.due.pop(best)
+            assert taken.due_s <= self.now_s
+            del self.due[best]
+            self.held.pop(best, None)
             self.in_flight.add(best)
 
     @precondition(lambda self: self.in_flight)
@@ -200,11 +321,13 @@ class ScheduleAgainstReference(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.in_flight)))
         self.in_flight.discard(name)
         self.schedule.done(name, self.now_s, not_before_s=self.now_s + hold_s)
-        self.due[name] = self.slot(name, self.now_s + hold_s)
+        self.due[name] = self.slot(name, hold_s)
+        if hold_s:
+            self.held[name] = self.now_s + hold_s
 
     @rule()
     def respread(self) -> None:
-        late = [name for name, due_s in self.due.items() if due_s <= self.now_s]
+        late = self.waiting()
         assert self.schedule.respread(self.now_s) == len(late)
         for name in late:
             self.due[name] = self.slot(name)
@@ -212,9 +335,16 @@ class ScheduleAgainstReference(RuleBasedStateMachine):
     @invariant()
     def agrees_on_how_many_wait(self) -> None:
         if hasattr(self, "due"):
-            assert self.schedule.overdue(self.now_s) == sum(
-                due_s <= self.now_s for due_s in self.due.values()
+            assert self.schedule.overdue(self.now_s) == len(self.waiting())
+
+    @invariant()
+    def announces_who_is_next(self) -> None:
+        if hasattr(self, "due") and self.due and not self.waiting():
+            soonest_s = min(
+                (due_s - self.clock(name)) * self.stretch[self.accounts[name].priority]
+                for name, due_s in self.due.items()
             )
+            assert self.schedule.next_s() - self.now_s == pytest.approx(soonest_s, abs=1e-6)
 
 
 TestScheduleAgainstReference = ScheduleAgainstReference.TestCase
