@@ -7,6 +7,8 @@ floor, so that nobody starves.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +17,11 @@ from poller.model import Account
 # Of the capacity, divided by demand, before priorities count: the last in line is polled at a fifth of
 # what equal treatment would give it, and never not at all.
 FLOOR = 0.2
+
+ARITHMETIC_TERMS = 4  # more of them nobody adds up in their head
+
+# What accounts want, as a count by priority and interval in seconds: all that matters here.
+Wanted = Mapping[tuple[int, float], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class Demand:
         wanted: weight per window.
         given: weight per window.
         shortest_s: the shortest interval among them, as configured.
-        stretch: by what factor each interval grows; 1.0 if everybody gets what they want.
+        longest_s: the longest.
     """
 
     priority: int
@@ -34,11 +41,17 @@ class Demand:
     wanted: float
     given: float
     shortest_s: float
+    longest_s: float
 
     @property
     def stretch(self) -> float:
-        """Achieved interval over the configured one."""
-        return self.wanted / self.given if self.given > 0 else 1.0
+        """By what factor each interval grows: 1.0 if everybody gets what they want."""
+        return max(1.0, self.wanted / self.given) if self.given > 0 else math.inf
+
+    @property
+    def achieved_s(self) -> tuple[float, float]:
+        """The shortest and the longest interval that come of it."""
+        return self.shortest_s * self.stretch, self.longest_s * self.stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +60,24 @@ class Plan:
 
     Attributes:
         capacity: weight per window that we may use.
+        window_s: length of the window.
+        weight: of one poll.
         demands: by priority, the highest first.
+        arithmetic: how the wanted weight comes together, such as
+            ``1,000 accounts / 20 s = 15,000 weight per 60 s``.
     """
 
     egress: str
     capacity: float
+    window_s: float
+    weight: int
     demands: tuple[Demand, ...]
+    arithmetic: str
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts use the address."""
+        return sum(demand.accounts for demand in self.demands)
 
     @property
     def wanted(self) -> float:
@@ -67,40 +92,69 @@ class Plan:
     @property
     def use(self) -> float:
         """Demand over capacity: 1.0 is saturated."""
-        return self.wanted / self.capacity if self.capacity > 0 else float("inf")
+        return self.wanted / self.capacity if self.capacity > 0 else math.inf
 
     @property
     def headroom(self) -> float:
         """Weight per window that nobody wants; 0.0 if there is none."""
         return max(0.0, self.capacity - self.wanted)
 
+    @property
+    def verdict(self) -> str:
+        """The arithmetic against the capacity, in one line."""
+        return f"{self.arithmetic} {'<=' if self.fits else '>'} {self.capacity:,.0f}"
 
-def plan(
-    egress: str, accounts: Iterable[Account], *, capacity: float, window_s: float, weight: int = 5
-) -> Plan:
+    def stretches(self) -> dict[int, float]:
+        """Return each priority's factor."""
+        return {demand.priority: demand.stretch for demand in self.demands}
+
+    def room_for(self, interval_s: float) -> int:
+        """Return how many more accounts fit at that interval, in seconds."""
+        return math.floor(self.headroom * interval_s / (self.weight * self.window_s) + 1e-9)
+
+
+def count(accounts: Iterable[Account]) -> Wanted:
+    """Return what the accounts want."""
+    return Counter((account.priority, account.interval_s) for account in accounts)
+
+
+def plan(egress: str, wanted: Wanted, *, capacity: float, window_s: float, weight: int = 5) -> Plan:
     """Divide an address's weight among its accounts.
 
     Args:
         egress: name of the address.
-        accounts: those that use it.
+        wanted: what its accounts want.
         capacity: weight per window that they may use together.
         window_s: length of the window.
         weight: of one poll.
     """
-    wanted: dict[int, float] = {}
-    counts: dict[int, int] = {}
-    shortest: dict[int, float] = {}
-    for account in accounts:
-        priority = account.priority
-        wanted[priority] = wanted.get(priority, 0.0) + weight * window_s / account.interval_s
-        counts[priority] = counts.get(priority, 0) + 1
-        shortest[priority] = min(shortest.get(priority, account.interval_s), account.interval_s)
-    given = divide(wanted, capacity)
-    demands = tuple(
-        Demand(priority, counts[priority], wanted[priority], given[priority], shortest[priority])
-        for priority in sorted(wanted, reverse=True)
-    )
-    return Plan(egress, capacity, demands)
+    weights: dict[int, float] = {}
+    for (priority, interval_s), accounts in wanted.items():
+        weights[priority] = weights.get(priority, 0.0) + accounts * weight * window_s / interval_s
+    given = divide(weights, capacity)
+    demands = []
+    for priority in sorted(weights, reverse=True):
+        intervals = [interval_s for one, interval_s in wanted if one == priority]
+        accounts = sum(accounts for (one, _), accounts in wanted.items() if one == priority)
+        demands.append(
+            Demand(priority, accounts, weights[priority], given[priority], min(intervals), max(intervals))
+        )
+    return Plan(egress, capacity, window_s, weight, tuple(demands), _arithmetic(wanted, window_s, weight))
+
+
+def _arithmetic(wanted: Wanted, window_s: float, weight: int) -> str:
+    counts: Counter[float] = Counter()
+    for (_, interval_s), accounts in wanted.items():
+        counts[interval_s] += accounts
+    terms = [f"{_accounts(accounts)} / {interval_s:g} s" for interval_s, accounts in sorted(counts.items())]
+    if len(terms) > ARITHMETIC_TERMS:
+        terms = [f"{_accounts(counts.total())} at {len(terms)} intervals"]
+    total = sum(accounts * weight * window_s / interval_s for interval_s, accounts in counts.items())
+    return f"{' + '.join(terms) or 'no account'} = {total:,.0f} weight per {window_s:g} s"
+
+
+def _accounts(number: int) -> str:
+    return f"{number:,} account{'' if number == 1 else 's'}"
 
 
 def divide(wanted: Mapping[int, float], capacity: float) -> dict[int, float]:
