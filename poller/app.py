@@ -23,8 +23,9 @@ from poller.metrics import Metrics
 from poller.model import Account, Snapshot
 from poller.outbox import Outbox, OutboxStats
 from poller.outcomes import Outcomes
-from poller.polling import Dispatcher, DispatcherStatus, Observer, Queue
+from poller.polling import WEIGHT, Dispatcher, DispatcherStatus, Observer, Queue
 from poller.schedule import Schedule, Sweep
+from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
 
 logger = logging.getLogger(__name__)
@@ -319,9 +320,10 @@ class App:
             clock=self._clock,
             metrics=self.metrics,
         )
+        queue = self._queue(accounts, once=acceptance is None)
         dispatcher = Dispatcher(
             egress,
-            self._queue(accounts, once=acceptance is None),
+            queue,
             budget,
             client,
             outcomes,
@@ -329,9 +331,21 @@ class App:
             room=room,
             clock=self._clock,
             metrics=self.metrics,
+            stretching=self._stretching(queue, budget) if isinstance(queue, Schedule) else None,
             observer=observer,
         )
         return _Address(budget, outcomes, dispatcher)
+
+    def _stretching(self, schedule: Schedule, budget: WeightBudget) -> Stretching:
+        return Stretching(
+            budget.egress,
+            schedule,
+            budget,
+            window_s=self._config.budget.window_s,
+            weight=WEIGHT,
+            clock=self._clock,
+            metrics=self.metrics,
+        )
 
     def _queue(self, accounts: Sequence[Account], *, once: bool) -> Queue:
         now_s = self._clock.monotonic_s()

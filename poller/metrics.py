@@ -40,6 +40,9 @@ class Metrics:
             "weight_foreign", "Weight somebody else uses on this address.", "egress"
         )
         self.weight_limit = self._gauge("weight_limit", "Weight per window that we may use.", "egress")
+        self.interval_stretch = self._gauge(
+            "interval_stretch", "Achieved interval over the configured one.", "egress", "priority"
+        )
         self.pauses = self._counter(
             "pauses", "Times an address had to fall silent, by cause.", "egress", "cause"
         )

@@ -22,6 +22,7 @@ from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
 from poller.outcomes import Outcomes
 from poller.schedule import Due
+from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class Dispatcher:
         outcomes: what follows from them.
         room: polls wait while the outbox has none; ``None`` if nothing is accepted.
         timekeeper: measures the exchange's clock.
+        stretching: fits the schedule's intervals to the budget; ``None`` if they need not fit.
         observer: called with every outcome and the poll's lateness in seconds.
     """
 
@@ -110,6 +112,7 @@ class Dispatcher:
         room: Room | None,
         clock: Clock,
         metrics: Metrics,
+        stretching: Stretching | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.egress = egress
@@ -121,6 +124,7 @@ class Dispatcher:
         self._room = room
         self._clock = clock
         self._metrics = metrics
+        self._stretching = stretching
         self._observer = observer
         self._slots = asyncio.Semaphore(IN_FLIGHT_AT_MOST)
         self._in_flight = 0
@@ -135,13 +139,17 @@ class Dispatcher:
             ExceptionGroup: of ``OutboxFailed``: nothing can be promised any more; the process must stop.
         """
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._outcomes.watch_staleness(), name=f"staleness on {self.egress}")
+            beside = [tasks.create_task(self._outcomes.watch_staleness(), name=f"staleness on {self.egress}")]
+            if self._stretching is not None:
+                stretching = self._stretching.run(self._woken.set)
+                beside.append(tasks.create_task(stretching, name=f"stretching on {self.egress}"))
             dispatching = tasks.create_task(self._dispatch(tasks), name=f"dispatch on {self.egress}")
             self._stop = dispatching.cancel
             if self._stopped:
                 dispatching.cancel()
             await asyncio.wait([dispatching])
-            watching.cancel()
+            for task in beside:
+                task.cancel()
 
     def stop(self) -> None:
         """Grant no further poll; ``run`` returns when those under way have ended."""

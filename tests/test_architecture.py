@@ -20,10 +20,10 @@ LAYERS = [
     {"app"},
     {"config", "server", "simulator", "testing"},
     {"polling"},
-    {"delivery", "outcomes", "timekeeping"},
-    {"acceptance"},
-    {"budget", "changes", "exchange", "health", "outbox", "plan", "records", "schedule", "sinks"},
-    {"secrets", "units"},
+    {"checking", "delivery", "outcomes", "stretching", "timekeeping"},
+    {"acceptance", "maintenance"},
+    {"addresses", "budget", "changes", "exchange", "health", "outbox", "plan", "records", "schedule", "sinks"},
+    {"locks", "secrets", "units"},
     {"clock", "errors", "logs", "metrics", "model"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

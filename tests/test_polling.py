@@ -33,6 +33,7 @@ from poller.model import Account, Balance, Baseline, Record, Snapshot, State
 from poller.outcomes import Outcomes
 from poller.polling import WEIGHT, Dispatcher
 from poller.schedule import Schedule, phase_s
+from poller.stretching import Stretching
 from poller.testing.virtual_time import START_UTC_S, VirtualClock
 from poller.timekeeping import TimeKeeper
 
@@ -141,6 +142,15 @@ class World:
             room=self.outbox,
             clock=clock,
             metrics=self.metrics,
+            stretching=Stretching(
+                "default",
+                schedule,
+                self.budget,
+                window_s=60.0,
+                weight=WEIGHT,
+                clock=clock,
+                metrics=self.metrics,
+            ),
             observer=lambda account, outcome, _lateness_s: self.observed.append((account.name, outcome)),
         )
 
