@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -53,7 +56,7 @@ class ScriptedExchange:
         self.script: dict[str, list[Outcome]] = {}
         self.calls: list[tuple[float, str]] = []
         self.under_way: set[str] = set()
-        self.used_weight: int | None = None
+        self.foreign: int | None = None  # what others used in the last minute; None: answers tell nothing
 
     async def user_assets(self, account: Account) -> Answer:
         sent_s = self._clock.monotonic_s()
@@ -75,7 +78,14 @@ class ScriptedExchange:
             outcome = step
         else:
             raise step  # type: ignore[misc]  # a bug of ours, as told
-        return Answer(outcome, self.used_weight, sent_s, self._clock.monotonic_s())
+        return Answer(outcome, self._used_weight(), sent_s, self._clock.monotonic_s())
+
+    def _used_weight(self) -> int | None:
+        if self.foreign is None:
+            return None
+        last_minute_s = self._clock.monotonic_s() - 60
+        ours = len(self.calls) - bisect_right(self.calls, last_minute_s, key=lambda call: call[0])
+        return self.foreign + WEIGHT * ours
 
     def times(self, account: str = "alice") -> list[float]:
         return [at_s for at_s, name in self.calls if name == account]
@@ -441,10 +451,120 @@ async def test_stopping_lets_a_poll_finish_and_grants_no_other(world: MakeWorld)
     assert len(w.outbox.records) == 1
 
 
-async def test_more_accounts_than_fit_are_all_served_alike(world: MakeWorld) -> None:
-    accounts = [Account(f"a{n}", 10.0) for n in range(100)]
+def fleet(count: int, interval_s: float, *, prefix: str = "a", priority: int = 0) -> list[Account]:
+    return [Account(f"{prefix}{n}", interval_s, priority=priority, stale_after_s=1e6) for n in range(count)]
+
+
+def interval_s(w: World, accounts: Sequence[Account], from_s: float, until_s: float) -> float:
+    """The mean time between two polls of one account; equals must have been polled equally often."""
+    counts = Counter(name for at_s, name in w.exchange.calls if from_s <= at_s < until_s)
+    polls = [counts[account.name] for account in accounts]
+    assert max(polls) - min(polls) <= 1
+    return (until_s - from_s) * len(polls) / sum(polls)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [
+        (record.levelname, record.getMessage())
+        for record in caplog.records
+        if record.name == "poller.stretching"
+    ]
+
+
+STRETCHED = ("WARNING", "the fleet wants more than the budget allows; intervals stretch")
+FITS_AGAIN = ("INFO", "the fleet fits again; intervals are as configured")
+
+
+async def test_more_accounts_than_fit_are_all_served_alike_and_use_up_the_budget(world: MakeWorld) -> None:
+    accounts = fleet(100, 10.0)
     w = world(*accounts, limit=1200)  # 240 polls a minute for 600 wanted
     await w.run(600)
-    counts = [len(w.exchange.times(account.name)) for account in accounts]
-    assert sum(counts) >= 0.97 * 2400
-    assert max(counts) - min(counts) <= 1
+    assert interval_s(w, accounts, 0, 600) == pytest.approx(25, rel=0.005)
+    assert w.metrics.value("interval_stretch", egress="default", priority="0") == 2.5
+
+
+async def test_short_and_long_intervals_stretch_by_the_same_factor(world: MakeWorld) -> None:
+    short, long = fleet(40, 10.0, prefix="short"), fleet(240, 60.0, prefix="long")
+    w = world(*short, *long, limit=1200)  # each group alone would use it up
+    await w.run(900)
+    assert interval_s(w, short, 300, 900) == pytest.approx(20, rel=0.02)
+    assert interval_s(w, long, 300, 900) == pytest.approx(120, rel=0.02)
+    assert w.budget.status().granted == pytest.approx(15 * 1200, rel=0.005)
+
+
+async def test_the_higher_priority_keeps_its_interval_and_the_lower_stretches(world: MakeWorld) -> None:
+    high, low = fleet(20, 10.0, prefix="high", priority=5), fleet(80, 10.0, prefix="low")
+    w = world(*high, *low, limit=1200)
+    await w.run(600)
+    assert interval_s(w, high, 0, 600) == pytest.approx(10, rel=0.01)
+    assert interval_s(w, low, 0, 600) == pytest.approx(40, rel=0.01)
+    lateness = w.metrics.value("poll_lateness_seconds_sum", egress="default")
+    assert (
+        lateness / len(w.exchange.calls) < 3.0
+    )  # late by the interval that holds, not by the one configured
+
+
+async def test_nobody_starves_below_a_priority_that_alone_wants_twice_of_all(world: MakeWorld) -> None:
+    high, low = fleet(80, 10.0, prefix="high", priority=9), fleet(20, 10.0, prefix="low")
+    w = world(*high, *low, limit=1200)
+    await w.run(1800)
+    # A fifth of what equal treatment would give: 0.2 x 1200 x 20/100 weight a minute, for 20 accounts.
+    assert interval_s(w, low, 300, 1800) == pytest.approx(125, rel=0.03)
+    assert interval_s(w, high, 300, 1800) == pytest.approx(80 / (240 - 9.6) * 60, rel=0.03)
+
+
+async def test_weight_that_others_begin_and_cease_to_use_stretches_and_relaxes_intervals(
+    world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    accounts = fleet(100, 10.0)
+    w = world(*accounts, limit=4800)  # 3000 wanted
+    async with w.running():
+        w.exchange.foreign = 0
+        await asyncio.sleep(300)
+        assert said(caplog) == []
+        w.exchange.foreign = 3300  # 1500 are left
+        await asyncio.sleep(600)
+        stretch = w.metrics.value("interval_stretch", egress="default", priority="0")
+        w.exchange.foreign = 0
+        await asyncio.sleep(600)
+    assert interval_s(w, accounts, 0, 300) == pytest.approx(10, rel=0.01)
+    assert 2.0 <= stretch < 2.3
+    assert interval_s(w, accounts, 500, 900) == pytest.approx(10 * stretch, rel=0.05)
+    assert interval_s(w, accounts, 1300, 1500) == pytest.approx(10, rel=0.01)
+    assert w.metrics.value("interval_stretch", egress="default", priority="0") == 1.0
+    assert said(caplog) == [STRETCHED, FITS_AGAIN]
+
+
+async def test_a_fleet_that_does_not_fit_is_told_at_the_start_with_the_sum_and_what_comes_of_it(
+    world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    high, low = fleet(20, 10.0, prefix="high", priority=5), fleet(80, 10.0, prefix="low")
+    await world(*high, *low, limit=1200).run(300)
+    assert said(caplog) == [STRETCHED]
+    [told] = [record for record in caplog.records if record.name == "poller.stretching"]
+    assert vars(told)["demand"] == "100 accounts / 10 s = 3,000 weight per 60 s > 1,200"
+    assert vars(told)["achieved"] == {"priority 5": "10 s -> 10 s", "priority 0": "10 s -> 40 s"}
+
+
+async def test_the_budget_of_keys_that_are_refused_is_for_the_others(world: MakeWorld) -> None:
+    good, refused = fleet(60, 10.0, prefix="good"), fleet(40, 10.0, prefix="refused")
+    w = world(*good, *refused, limit=1200)
+    for account in refused:
+        w.exchange.script[account.name] = [AccessDenied("-2015", code=-2015)] * 20
+    await w.run(900)
+    # 60 accounts share 240 polls a minute: 15 s, where all 100 would have had 25 s.
+    assert interval_s(w, good, 300, 900) == pytest.approx(15, rel=0.03)
+
+
+async def test_a_poll_waits_for_its_weight_but_nobody_is_late_by_more_than_a_few_seconds(
+    world: MakeWorld,
+) -> None:
+    accounts = fleet(3000, 60.0)
+    w = world(*accounts, limit=12_000)  # 15,000 wanted
+    await w.run(300)
+    assert w.budget.status().granted >= 0.995 * 5 * 12_000
+    assert interval_s(w, accounts, 0, 300) == pytest.approx(75, rel=0.005)
+    for name in ("a0", "a1", "a2999"):
+        gaps = [later - at for at, later in itertools.pairwise(w.exchange.times(name))]
+        assert gaps == [pytest.approx(75, abs=5)] * len(gaps)
