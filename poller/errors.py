@@ -10,7 +10,8 @@ PollerError
 │   ├── ClockSkew          POLL      our timestamp was refused; the clock has to be measured again
 │   ├── AccessDenied       ACCOUNT   the key is wrong, expired, or lacks a permission
 │   ├── BadRequest         ENDPOINT  a request the exchange calls wrong: a bug of ours
-│   ├── Overloaded         ENDPOINT  the exchange sheds load or is under maintenance
+│   ├── Overloaded         ENDPOINT  the exchange sheds load, or has closed the endpoint
+│   │   └── Maintenance              it says that it is under maintenance
 │   ├── RateLimited        EGRESS    429: the weight of this address is used up
 │   ├── Banned             EGRESS    418: this address is banned
 │   └── Blocked            EGRESS    403 of the firewall, 451 of a restricted territory
@@ -18,6 +19,7 @@ PollerError
 │   ├── SinkUnavailable    the same batch may be written later
 │   ├── SinkRejected       these records will never be accepted, the others were written
 │   └── SinkBroken         nothing will be accepted until somebody repairs the sink's set-up
+├── EgressLocked           another process sends from this address
 └── OutboxError
     ├── OutboxLocked       another process owns this outbox
     ├── OutboxFull         no room on the disk; nothing was accepted, polls have to wait
@@ -164,10 +166,16 @@ class BadRequest(PollError):
 
 
 class Overloaded(PollError):
-    """The exchange sheds load, is under maintenance, or has closed the endpoint."""
+    """The exchange sheds load, or has closed the endpoint."""
 
     scope = Scope.ENDPOINT
     kind = "overloaded"
+
+
+class Maintenance(Overloaded):
+    """The exchange says that it is under maintenance."""
+
+    kind = "maintenance"
 
 
 class RateLimited(PollError):
@@ -235,6 +243,17 @@ class SinkRejected(SinkError):
 
 class SinkBroken(SinkError):
     """The sink's set-up is wrong (credentials, missing table): nothing passes until it is repaired."""
+
+
+class EgressLocked(PollerError):
+    """Another process sends from this egress address, and their weight would be spent twice.
+
+    ``pid`` is that process, ``None`` if it cannot be told.
+    """
+
+    def __init__(self, message: str, *, pid: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
 
 
 class OutboxError(PollerError):

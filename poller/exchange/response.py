@@ -17,6 +17,7 @@ from poller.errors import (
     Banned,
     Blocked,
     ClockSkew,
+    Maintenance,
     Overloaded,
     PollError,
     RateLimited,
@@ -33,7 +34,7 @@ SILENCING: Final[Mapping[int, type[PollError]]] = {418: Banned, 429: RateLimited
 # The code says more than the other statuses: the same code arrives with different ones on different
 # endpoints. Numbers mean other things in the exchange's other families (futures, options).
 BY_CODE: Final[Mapping[int, type[PollError]]] = {
-    1: Overloaded,  # "System is under maintenance."
+    1: Maintenance,  # "System is under maintenance."
     -1000: Unavailable,  # unknown error
     -1001: Unavailable,  # internal error
     -1002: AccessDenied,  # not authorised
@@ -78,7 +79,7 @@ BY_CODE: Final[Mapping[int, type[PollError]]] = {
     -5021: AccessDenied,  # no relation between parent and sub-account
     -6009: Overloaded,  # too frequent
     -9000: Overloaded,  # not supported
-    -10001: Overloaded,  # maintenance
+    -10001: Maintenance,  # maintenance
 }
 
 # For codes that are not above, and for answers without one.

@@ -6,9 +6,27 @@ import logging
 import sqlite3
 from pathlib import Path
 
+from poller.errors import OutboxError, OutboxLocked
+from poller.locks import FileLock, Held
 from poller.outbox import place, schema
 
 logger = logging.getLogger(__name__)
+
+
+def take_lock(path: Path) -> FileLock:
+    """Keep every other process away from the outbox.
+
+    Raises:
+        OutboxLocked: another process has it.
+        OutboxError: the lock file cannot be opened.
+    """
+    file = Path(f"{path}.lock")
+    try:
+        return FileLock(file)
+    except Held as held:
+        raise OutboxLocked(f"{file}: {held}; stop that poller first", pid=held.pid) from held
+    except OSError as error:
+        raise OutboxError(f"{file}: {error.strerror}") from error
 
 
 def open_database(path: Path, now_ns: int) -> tuple[sqlite3.Connection, Path | None]:

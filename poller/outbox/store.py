@@ -12,11 +12,11 @@ from pathlib import Path
 
 from poller.clock import NS_PER_S
 from poller.errors import OutboxError, OutboxFailed, OutboxFull
+from poller.locks import FileLock
 from poller.model import Baseline, Record
 from poller.outbox import place, schema, tables
 from poller.outbox.codec import decode_baseline
-from poller.outbox.lock import FileLock
-from poller.outbox.opening import open_database
+from poller.outbox.opening import open_database, take_lock
 from poller.outbox.values import (
     Accept,
     Acknowledge,
@@ -85,7 +85,7 @@ class Store:
             OutboxError: it must not lie there, is not ours, or is of a newer version.
         """
         place.prepare_directory(path)
-        lock = FileLock(Path(f"{path}.lock"))
+        lock = take_lock(path)
         try:
             db, set_aside = open_database(path, now_ns)
             return cls(db, path, lock, retain_s=retain_s, max_size_bytes=max_size_bytes, set_aside=set_aside)

@@ -18,6 +18,7 @@ from poller.errors import (
     Banned,
     Blocked,
     ClockSkew,
+    Maintenance,
     NoResponse,
     Overloaded,
     PollError,
@@ -423,7 +424,7 @@ async def test_answers_can_be_faked_beneath_the_client(client: ExchangeClient) -
         (500, b'{"code":-1000,"msg":"Unknown"}', Unavailable),
         (502, b"<html>", Unavailable),
         (503, b'{"code":-1008,"msg":"Throttled"}', Overloaded),
-        (503, b'{"code":-10001,"msg":"Maintenance"}', Overloaded),
+        (503, b'{"code":-10001,"msg":"Maintenance"}', Maintenance),
     ],
 )
 async def test_every_refusal_reaches_the_caller_as_who_has_to_wait(

@@ -21,6 +21,7 @@ from poller.errors import (
     Banned,
     Blocked,
     ClockSkew,
+    Maintenance,
     Overloaded,
     PollError,
     RateLimited,
@@ -67,6 +68,7 @@ CLOCK = Means(ClockSkew, Scope.POLL)
 KEY = Means(AccessDenied, Scope.ACCOUNT, account_s=60.0, alike_s=60.0)
 OURS = Means(BadRequest, Scope.ENDPOINT, alike_s=60.0)
 CLOSED = Means(Overloaded, Scope.ENDPOINT, silence_s=60.0, alike_s=60.0)
+DOWN = Means(Maintenance, Scope.ENDPOINT, silence_s=60.0, alike_s=60.0)
 
 
 def limited(silence_s: float) -> Means:
@@ -170,7 +172,7 @@ BY_TEXT: list[Row] = [  # the flavours of 503
         ("Internal error; unable to process your request. Please try again.", {"code": -1001}, RETRY),
         ("Request throttled by system-level protection.", {"code": -1008}, CLOSED),
         ("Request occur unknown error.", {}, RETRY),
-        ("The system is under maintenance, please try again later.", {"code": -10001}, CLOSED),
+        ("The system is under maintenance, please try again later.", {"code": -10001}, DOWN),
     )
 ]
 BY_TEXT.append(("503, a page", 503, HTML, None, RETRY))
@@ -204,7 +206,8 @@ CODES: dict[Means, tuple[int, ...]] = {
         *(-3002, -3026, -4001, -4006, -4018),
         *range(-5012, -5000),
     ),
-    CLOSED: (1, -1008, -1016, -1020, -4005, -6009, -9000, -10001),
+    CLOSED: (-1008, -1016, -1020, -4005, -6009, -9000),
+    DOWN: (1, -10001),
     limited(60): (-1003,),
 }
 BY_CODE: list[Row] = [

@@ -14,6 +14,7 @@ from poller.errors import (
     Banned,
     Blocked,
     ClockSkew,
+    Maintenance,
     Overloaded,
     PollError,
     RateLimited,
@@ -99,7 +100,8 @@ CODES: dict[type[PollError], list[int]] = {
     Unavailable: [-1000, -1001, -1004, -1006, -1007, -3000, -3044, -4038, -4041, -4045],
     ClockSkew: [-1021],
     RateLimited: [-1003],
-    Overloaded: [1, -1008, -1016, -1020, -4005, -6009, -9000, -10001],
+    Maintenance: [1, -10001],
+    Overloaded: [-1008, -1016, -1020, -4005, -6009, -9000],
     AccessDenied: [
         *(-1002, -1022, -1099, -2008, -2014, -2015, -3001, -3999),
         *(-4004, -4039, -4044, -4046, -5021),
