@@ -26,6 +26,9 @@ from dataclasses import dataclass
 GUARD_S = 0.01  # timers fire early by a clock tick, and two machines' seconds differ a little
 CATCH_UP = 1 / 20  # of a window: how far grants may run ahead of an even pace after a hiccup
 RAMP_FROM = 0.1  # of the full pace, right after a pause
+# Windows for which foreign use is expected to come again. One is too few: whoever uses the address once
+# a minute, at any moment of it, leaves up to two minutes between two of their moments.
+FOREIGN_WINDOWS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +187,10 @@ class WeightWindow:
         # Somebody else is here. What is surely not ours is theirs, and to be safe what may not be ours too.
         must = grant.weight + self._answers.by(begin_s) - self._grants.by(end_s - self.window_s)
         foreign = used_weight - max(grant.weight, must)
-        # It may have been used this very moment, so it counts for a whole window from now.
+        # It may have been used this very moment and so counts for a whole window; then we expect it again.
         while self._foreign and self._foreign[-1][1] <= foreign:
             self._foreign.pop()
-        self._foreign.append((now_s + self.window_s, foreign))
+        self._foreign.append((now_s + FOREIGN_WINDOWS * self.window_s, foreign))
 
     def _expire(self, now_s: float) -> None:
         while self._leaving and self._leaving[0][0] <= now_s:
