@@ -19,8 +19,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -30,10 +29,13 @@ from pydantic import Field
 from poller.errors import SinkBroken, SinkRejected, SinkUnavailable
 from poller.model import Kind, Record
 from poller.sinks import SinkOptions
+from poller.sinks.threads import OwnThread
 
 T = TypeVar("T")
 
 VERSION = 1
+BUSY_TIMEOUT_S = 5.0  # for another program that writes to the file, which it should not
+APPLICATION_ID = 0x706F6C68  # "polh" in the file's header: a poller's history, and nobody else's database
 SCHEMA = (
     """CREATE TABLE snapshots (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -86,11 +88,10 @@ SCHEMA = (
                sequence, observed_at
         FROM balances
         JOIN snapshots ON snapshots.number = balances.snapshot
-        WHERE snapshots.number = (SELECT max(number) FROM snapshots AS last WHERE last.account = snapshots.account)""",
+        WHERE snapshots.number IN (SELECT max(number) FROM snapshots GROUP BY account)""",
+    f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
-BALANCE_FIELDS = ("asset", "free", "locked", "freeze", "withdrawing", "ipoable", "total", "btc_valuation")
-CHANGE_FIELDS = ("asset", "field", "before", "after")
 
 # What passes by itself, or when somebody makes room: the same batch may be written later.
 _PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
@@ -109,8 +110,9 @@ class SqliteSink:
 
     def __init__(self, options: SqliteOptions) -> None:
         self._path = options.path
-        self._connection: sqlite3.Connection | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite sink")
+        self._db: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of the open one
+        self._thread = OwnThread("sqlite sink")
 
     async def open(self) -> None:
         """Open the file, make the tables if they are missing.
@@ -142,9 +144,10 @@ class SqliteSink:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            code = getattr(error, "sqlite_errorcode", None)
             text = f"{self._path}: {error}"
-            raise (SinkUnavailable(text) if code in _PASSING else SinkBroken(text)) from error
+            is_passing = code is not None and code & 0xFF in _PASSING
+            raise (SinkUnavailable(text) if is_passing else SinkBroken(text)) from error
         except OSError as error:
             raise SinkUnavailable(f"{self._path}: {error.strerror}") from error
 
@@ -152,103 +155,189 @@ class SqliteSink:
         self._close()
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self._path.exists():
+            _refuse_orphan_log(self._path)
             self._path.touch(mode=0o600)
         # Transactions are begun by hand: the module's own way would commit before DDL.
-        self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+        self._file = _identity(self._path)
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != APPLICATION_ID:
+            raise SinkBroken(f"{self._path}: is another program's database; name a file of its own")
         if version > VERSION:
             raise SinkBroken(
-                f"{self._path}: version {version} was written by a newer poller; this one reads {VERSION}"
+                f"{self._path}: version {version} was written by a newer poller; this one knows {VERSION}"
             )
-        if version == 0:
-            with self._transaction() as execute:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        if not tables:
+            with self._transaction(self._db):
                 for statement in SCHEMA:
-                    execute(statement)
+                    self._db.execute(statement)
 
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._db is not None:
+            # Of a file that was moved SQLite would leave the log behind, under the old name.
+            with suppress(sqlite3.Error):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._db.close()
+            self._db = None
 
     def _write(self, batch: Sequence[Record]) -> dict[str, str]:
+        # A file that was moved or removed would go on taking records, where nobody looks for them.
+        if self._db is None or _identity(self._path) != self._file:
+            self._open()
+        db = self._db
+        assert db is not None  # noqa: S101  # opened above
         rejected = {}
-        with self._transaction() as execute:
-            for record in batch:
-                execute("SAVEPOINT record")
-                try:
-                    _insert(execute, record)
-                except _UNFIT as error:
-                    execute("ROLLBACK TO record")
-                    rejected[record.id] = f"not of the published shape: {error!r}"
-                execute("RELEASE record")
+        try:
+            with self._transaction(db):
+                for record in batch:
+                    db.execute("SAVEPOINT record")
+                    try:
+                        _insert(db, record)
+                    except _UNFIT as error:
+                        db.execute("ROLLBACK TO record")
+                        rejected[record.id] = f"not of the published shape: {error!r}"
+                    db.execute("RELEASE record")
+        except sqlite3.Error:
+            self._close()  # the next write begins with a new connection
+            raise
         return rejected
 
     @contextmanager
-    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        if self._connection is None:
-            raise SinkUnavailable(f"{self._path}: not open")
-        self._connection.execute("BEGIN IMMEDIATE")
+    def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:
+        db.execute("BEGIN IMMEDIATE")
         try:
-            yield self._connection.execute
-            self._connection.execute("COMMIT")
+            yield
+            db.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
 
 
-Statement = tuple[str, tuple[Any, ...]]
+def _refuse_orphan_log(path: Path) -> None:
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size > 0:
+        # SQLite would delete it, to begin the new file.
+        raise SinkBroken(
+            f"{path}: is gone, but its log {log.name} holds records of it; put the two together again"
+        )
 
-# What a record can do wrong; everything else is about the file.
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+# What goes into a column, checked: SQLite itself would take anything anywhere. ------------------
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _text_or_null(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    return value
+
+
+def _json(value: object) -> str:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return orjson.dumps(value).decode()
+
+
+Columns = Mapping[str, Callable[[object], str | int | float | None]]
+
+SNAPSHOT: Columns = {
+    "id": _text,
+    "account": _text,
+    "labels": _json,
+    "sequence": _whole,
+    "reason": _text,
+    "observed_at": _text,
+    "uncertainty_ms": _number,
+    "total_btc": _text_or_null,
+    "egress": _text,
+    "latency_ms": _number,
+}
+BALANCE: Columns = {
+    "asset": _text,
+    "free": _text,
+    "locked": _text,
+    "freeze": _text,
+    "withdrawing": _text,
+    "ipoable": _text,
+    "total": _text,
+    "btc_valuation": _text_or_null,
+}
+CHANGE: Columns = {"asset": _text, "field": _text, "before": _text, "after": _text}
+STATUS: Columns = {
+    "id": _text,
+    "account": _text,
+    "labels": _json,
+    "sequence": _whole,
+    "state": _text,
+    "reason": _text,
+    "since": _text,
+}
+
+# What a record can do wrong; every other error is about the file.
 _UNFIT = (
     *(KeyError, TypeError, ValueError, OverflowError),
     *(sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
 )
 
 
-def _insert(execute: Callable[..., sqlite3.Cursor], record: Record) -> None:
-    rows = _snapshot_rows if record.kind is Kind.SNAPSHOT else _status_rows
-    for sql, values in rows(record.document):
-        if execute(sql, values).rowcount == 0:
-            return  # the id is there already, and so is what hangs on it
-
-
-_NEWEST = "(SELECT max(number) FROM snapshots)"
-
-
-def _snapshot_rows(document: Mapping[str, Any]) -> list[Statement]:
-    labels = orjson.dumps(document["labels"]).decode()
-    fields = ("sequence", "reason", "observed_at", "uncertainty_ms", "total_btc", "egress", "latency_ms")
-    rows: list[Statement] = [
-        (
-            f"INSERT OR IGNORE INTO snapshots (id, account, labels, {', '.join(fields)}) VALUES (?,?,?,?,?,?,?,?,?,?)",
-            (document["id"], document["account"], labels, *(document[field] for field in fields)),
+def _insert(db: sqlite3.Connection, record: Record) -> None:
+    document = record.document
+    if document["id"] != record.id:
+        raise ValueError(f"the payload has another id: {document['id']!r}")
+    if record.kind is Kind.STATUS:
+        _add(db, "statuses", STATUS, document)
+        return
+    number = _add(db, "snapshots", SNAPSHOT, document)
+    if number is None:
+        return  # the id is there already, and so is what hangs on it
+    for table, columns in (("balances", BALANCE), ("changes", CHANGE)):
+        places = ", ".join("?" * len(columns))
+        db.executemany(
+            f"INSERT INTO {table} (snapshot, {', '.join(columns)}) VALUES (?, {places})",  # constants
+            [(number, *_values(row, columns)) for row in document[table]],
         )
-    ]
-    rows += [
-        (
-            f"INSERT INTO balances VALUES ({_NEWEST},?,?,?,?,?,?,?,?)",
-            tuple(row[field] for field in BALANCE_FIELDS),
-        )
-        for row in document["balances"]
-    ]
-    rows += [
-        (f"INSERT INTO changes VALUES ({_NEWEST},?,?,?,?)", tuple(row[field] for field in CHANGE_FIELDS))
-        for row in document["changes"]
-    ]
-    return rows
 
 
-def _status_rows(document: Mapping[str, Any]) -> list[Statement]:
-    fields = ("id", "account", "sequence", "state", "reason", "since")
-    return [
-        (
-            f"INSERT OR IGNORE INTO statuses ({', '.join(fields)}, labels) VALUES (?,?,?,?,?,?,?)",
-            (*(document[field] for field in fields), orjson.dumps(document["labels"]).decode()),
-        )
-    ]
+def _add(db: sqlite3.Connection, table: str, columns: Columns, document: Mapping[str, object]) -> int | None:
+    """Insert a record's own row; return its number, ``None`` if its id is there already."""
+    places = ", ".join("?" * len(columns))
+    cursor = db.execute(
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT (id) DO NOTHING",  # constants
+        _values(document, columns),
+    )
+    return cursor.lastrowid if cursor.rowcount else None
+
+
+def _values(document: Mapping[str, object], columns: Columns) -> tuple[str | int | float | None, ...]:
+    return tuple(check(document[name]) for name, check in columns.items())
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -265,7 +354,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
             }
             for row in connection.execute("SELECT * FROM snapshots ORDER BY number")
         }
-        for table, fields in (("balances", BALANCE_FIELDS), ("changes", CHANGE_FIELDS)):
+        for table, fields in (("balances", BALANCE), ("changes", CHANGE)):
             for row in connection.execute(f"SELECT * FROM {table} ORDER BY snapshot"):
                 records[row["snapshot"]][table].append({field: row[field] for field in fields})
     for record in records.values():
