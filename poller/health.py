@@ -36,6 +36,9 @@ class Health:
     def __init__(self) -> None:
         self._accounts: dict[str, _Health] = {}
 
+    def __len__(self) -> int:
+        return len(self._accounts)
+
     def add(self, account: Account, state: State, now_s: float) -> None:
         """Begin to watch an account, in the state that was last told to sinks."""
         # A quarantined account is probed once soon after a restart: somebody may have repaired its key.

@@ -14,8 +14,18 @@ from collections.abc import Callable, Iterable
 from poller.acceptance import Acceptance
 from poller.budget import WeightBudget
 from poller.clock import NS_PER_MS, Clock
-from poller.errors import BadAnswer, BadRequest, OutboxFull, Overloaded, PollError, Scope
-from poller.health import Health
+from poller.errors import (
+    BadAnswer,
+    BadRequest,
+    Maintenance,
+    OutboxFull,
+    Overloaded,
+    PollError,
+    Scope,
+    Unavailable,
+)
+from poller.health import ALIKE_AT_LEAST, Health
+from poller.maintenance import MaintenanceWatch
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
 
@@ -35,6 +45,7 @@ class Outcomes:
         budget: silenced where an error demands it.
         acceptance: where good answers and states go; ``None`` if they go nowhere.
         exchange_ns: the exchange's clock, nanoseconds since the epoch.
+        maintenance: asked before anybody is blamed; ``None`` if nobody can be asked.
     """
 
     def __init__(
@@ -47,6 +58,7 @@ class Outcomes:
         exchange_ns: Callable[[], int],
         clock: Clock,
         metrics: Metrics,
+        maintenance: MaintenanceWatch | None = None,
     ) -> None:
         self._egress = egress
         self._budget = budget
@@ -54,8 +66,11 @@ class Outcomes:
         self._exchange_ns = exchange_ns
         self._clock = clock
         self._metrics = metrics
+        self._maintenance = maintenance
         self._health = Health()
         self._bad_requests: set[str] = set()
+        self._unavailable: set[str] = set()  # accounts whose last answer was a failure of the exchange
+        self._forbidden: set[str] = set()
         self._failing: dict[str, str] = {}  # account -> kind of its last error, so that recoveries are told
         self._complained_s: dict[str, float] = {}
         now_s = clock.monotonic_s()
@@ -81,10 +96,14 @@ class Outcomes:
             OutboxFull: the answer was dropped; its change was not, for the baseline still stands.
             OutboxFailed: the process must stop.
         """
+        if account.name in self._forbidden:  # it was under way when that was found
+            return 0.0
         if isinstance(outcome, Snapshot):
             await self._good(account, outcome)
             return 0.0
         self._failed(account, outcome)
+        if not isinstance(outcome, Unavailable):
+            self._unavailable.discard(account.name)
         match outcome.scope:
             case Scope.EGRESS:
                 await self._pause(outcome)
@@ -95,12 +114,35 @@ class Outcomes:
             case Scope.POLL:
                 if isinstance(outcome, BadAnswer):
                     self._metrics.rejected_answers.labels(outcome.reason).inc()
+                if isinstance(outcome, Unavailable):
+                    await self._blame_exchange(account)
         return 0.0
+
+    async def forbid(self, account: Account, reason: str) -> None:
+        """Call an account quarantined whatever its polls say, until ``allow``.
+
+        Raises:
+            OutboxFull: it is forbidden, and nobody was told.
+            OutboxFailed: the process must stop.
+        """
+        self._forbidden.add(account.name)
+        await self._turn(account, State.QUARANTINED, reason)
+
+    def allow(self, account: Account) -> None:
+        """Let the account's polls speak for it again. Harmless if it was never forbidden."""
+        self._forbidden.discard(account.name)
 
     async def blame(self, error: PollError) -> None:
         """Draw the conclusions from an error of something else on this address, such as the clock's."""
+        if isinstance(error, Maintenance) and await self._is_maintenance():
+            return
         if error.scope is Scope.EGRESS or isinstance(error, Overloaded):
             await self._pause(error)
+
+    async def watch_maintenance(self) -> None:
+        """Wait for the end of every maintenance that is met, until cancelled."""
+        if self._maintenance is not None:
+            await self._maintenance.watch()
 
     async def watch_staleness(self) -> None:
         """Tell sinks of accounts without a good answer for too long, until cancelled."""
@@ -120,6 +162,7 @@ class Outcomes:
     async def _good(self, account: Account, snapshot: Snapshot) -> None:
         self._health.good(account.name, self._clock.monotonic_s())
         self._bad_requests.discard(account.name)
+        self._unavailable.discard(account.name)
         if (kind := self._failing.pop(account.name, None)) is not None:
             logger.info("polls are good again", extra={"account": account.name, "after": kind})
         if self._acceptance is not None:
@@ -134,7 +177,11 @@ class Outcomes:
 
     async def _blame_account(self, account: Account, error: PollError) -> float:
         hold_s = self._health.refused(account.name)
-        if self._health.alike():
+        alike = self._health.alike()
+        if (alike or self._health.is_quarantined(account.name)) and await self._is_maintenance():
+            self._health.forgive()
+            return 0.0
+        if alike:
             self._health.forgive()
             self.complain("alike", "most accounts of this address are refused alike: not their keys", error)
             await self._pause(error)
@@ -143,7 +190,18 @@ class Outcomes:
             await self._turn(account, State.QUARANTINED, f"the key is refused (code {error.code})")
         return hold_s
 
+    async def _blame_exchange(self, account: Account) -> None:
+        self._unavailable.add(account.name)
+        failing, accounts = len(self._unavailable), len(self._health)
+        if failing >= min(ALIKE_AT_LEAST, accounts) and failing * 2 >= accounts:
+            await self._is_maintenance()
+
+    async def _is_maintenance(self) -> bool:
+        return self._maintenance is not None and await self._maintenance.explains_it()
+
     async def _blame_endpoint(self, account: Account, error: PollError) -> None:
+        if isinstance(error, Maintenance) and await self._is_maintenance():
+            return
         if isinstance(error, BadRequest):
             self._bad_requests.add(account.name)
             if len(self._bad_requests) < BAD_REQUESTS_ALIKE:

@@ -140,6 +140,8 @@ class Dispatcher:
         """
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(self._outcomes.watch_staleness(), name=f"staleness on {self.egress}")]
+            maintenance = self._outcomes.watch_maintenance()
+            beside.append(tasks.create_task(maintenance, name=f"maintenance on {self.egress}"))
             if self._stretching is not None:
                 stretching = self._stretching.run(self._woken.set)
                 beside.append(tasks.create_task(stretching, name=f"stretching on {self.egress}"))
@@ -155,6 +157,10 @@ class Dispatcher:
         """Grant no further poll; ``run`` returns when those under way have ended."""
         self._stopped = True
         self._stop()
+
+    def wake(self) -> None:
+        """Look at the schedule again: somebody was added."""
+        self._woken.set()
 
     def status(self) -> DispatcherStatus:
         """Return the counts."""

@@ -16,6 +16,7 @@ from poller.config.sections import (
     read_budget,
     read_egress,
     read_exchange,
+    read_key_policy,
     read_logging,
     read_outbox,
     read_shutdown,
@@ -28,6 +29,7 @@ KEYS: Final = (
     "exchange",
     "budget",
     "egress",
+    "keys",
     *INCLUDED_KEYS,
     "include",
     "sinks",
@@ -81,6 +83,7 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
         outbox=outbox,
         shutdown=shutdown,
         logging=logging,
+        key_policy=read_key_policy(sections["keys"], findings),
         places=dict(_places(source.root.entries, findings)) | fleet.places,
     )
 

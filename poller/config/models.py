@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+from poller.checking import KeyPolicy
 from poller.secrets import SecretReference, parse_reference
 from poller.units import parse_duration, parse_share, parse_size
 
@@ -167,6 +168,13 @@ class EgressSection(Section):
 
     local_address: Annotated[str, AfterValidator(_local_address)] | None = None
     proxy: Reference | None = None
+    shared: bool = False
+
+
+class KeysSection(Section):
+    """``keys``."""
+
+    policy: KeyPolicy = "warn"
 
 
 class DefaultsSection(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from poller.checking import KeyPolicy
 from poller.config.document import Node, join, shown_key
 from poller.config.findings import Findings
 from poller.config.models import (
@@ -12,6 +13,7 @@ from poller.config.models import (
     BudgetSection,
     EgressSection,
     ExchangeSection,
+    KeysSection,
     LoggingSection,
     OutboxSection,
     ShutdownSection,
@@ -115,7 +117,7 @@ def read_egress(node: Node, directory: Path, findings: Findings) -> dict[str, Eg
         if section.proxy is not None:
             place = findings.place(entry.entries["proxy"])
             proxy = SecretSetting(section.proxy, directory, f"{path}.proxy", place)
-        found[name] = EgressSettings(section.local_address, proxy)
+        found[name] = EgressSettings(section.local_address, proxy, section.shared)
         owner = owners.setdefault(str(section.proxy or section.local_address or ""), name)
         if owner != name:
             findings.add(
@@ -125,6 +127,12 @@ def read_egress(node: Node, directory: Path, findings: Findings) -> dict[str, Eg
                 "give it a local_address or proxy of its own, or remove it",
             )
     return found
+
+
+def read_key_policy(node: Node, findings: Findings) -> KeyPolicy:
+    """Return what follows from keys that can do more than read."""
+    section = findings.check(KeysSection, node, "keys") or KeysSection()
+    return section.policy
 
 
 def read_outbox(node: Node, directory: Path, findings: Findings) -> OutboxSettings:

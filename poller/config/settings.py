@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from poller.checking import KeyPolicy
 from poller.delivery import DeliverySettings
 from poller.model import Account
 from poller.secrets import Secret, SecretReference
@@ -101,10 +102,12 @@ class EgressSettings:
     Attributes:
         local_address: address of this machine to send from.
         proxy: where the URL of a proxy is kept.
+        shared: other pollers on this host send from it too, each with a share of its weight.
     """
 
     local_address: str | None = None
     proxy: SecretSetting | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,7 @@ class Config:
         egress: always with ``default``.
         accounts: in the order of the files.
         keys: where each account's keys are kept, by the account's name.
+        key_policy: what follows from keys that can do more than read; see ``poller.checking.KeyWatch``.
         places: where each key stands, by its dotted path; see ``place``.
     """
 
@@ -183,6 +187,7 @@ class Config:
     outbox: OutboxSettings
     shutdown: ShutdownSettings
     logging: LoggingSettings
+    key_policy: KeyPolicy = "warn"
     places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     def place(self, key: str) -> Place:

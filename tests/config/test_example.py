@@ -27,6 +27,7 @@ from poller.config.models import (
     DefaultsSection,
     EgressSection,
     ExchangeSection,
+    KeysSection,
     LoggingSection,
     OutboxSection,
     Section,
@@ -94,6 +95,7 @@ def test_where_the_example_can_show_a_default_it_does(example: Config) -> None:
     assert example.exchange == ExchangeSettings()
     assert example.budget == BudgetSettings()
     assert example.outbox == OutboxSettings(example.directory / "data/outbox.db")
+    assert example.key_policy == "warn"
     assert example.shutdown == ShutdownSettings()
     assert example.logging == LoggingSettings()
     assert example.sinks["history"].delivery == DeliverySettings()
@@ -110,6 +112,7 @@ def test_the_example_has_every_section() -> None:
     [
         ("exchange", ExchangeSection),
         ("budget", BudgetSection),
+        ("keys", KeysSection),
         ("defaults", DefaultsSection),
         ("outbox", OutboxSection),
         ("shutdown", ShutdownSection),
