@@ -16,11 +16,9 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
 
 from poller.budget.pause import Pause, pause_s
+from poller.budget.state import State
 from poller.budget.window import Grant, WeightWindow
 from poller.clock import NS_PER_S, Clock
 from poller.errors import PollError
@@ -31,7 +29,7 @@ __all__ = ["BudgetStatus", "Grant", "WeightBudget", "WeightWindow"]
 logger = logging.getLogger(__name__)
 
 BLOCKS_PER_WINDOW = 60  # one reservation a second at Binance's window
-STATE_VERSION = 1
+LIMIT_KEPT_S = 86_400.0  # a lower limit that was learned is tried again after a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,7 @@ class WeightBudget:
         self._pause: Pause | None = None
         self._strikes = 0
         self._granted = 0
+        self._limit_learned_ns: int | None = None
         self._unknown = False  # nobody knows yet what was spent in the minute before the start
         # Reservations that may still count: (wall ns, uptime s, weight), and what is left of the newest.
         self._blocks: list[tuple[int, float, int]] = []
@@ -112,8 +111,8 @@ class WeightBudget:
         """
         now_s = self._clock.monotonic_s()
         try:
-            kept = None if state is None else _read_state(state)
-        except (ValueError, KeyError, TypeError):
+            kept = None if state is None else State.decode(state)
+        except ValueError:
             logger.exception(
                 "the budget's state is unreadable; the window is taken as used up",
                 extra={"egress": self.egress},
@@ -126,9 +125,12 @@ class WeightBudget:
             if lost:
                 self._window.hold(self._window.limit, now_s + self._window.window_s + self._in_flight_s)
             return
-        self._pause, self._strikes, blocks, boot_id = kept
-        for utc_ns, uptime_s, weight in blocks:
-            age_s = self._age_s(utc_ns, uptime_s, boot_id)
+        self._pause, self._strikes = kept.pause, kept.strikes
+        if kept.limit is not None and self._clock.utc_ns() - kept.limit[1] < LIMIT_KEPT_S * NS_PER_S:
+            self._window.terms.restore(kept.limit[0])
+            self._limit_learned_ns = kept.limit[1]
+        for utc_ns, uptime_s, weight in kept.blocks:
+            age_s = self._age_s(utc_ns, uptime_s, kept.boot_id)
             left_s = self._counts_for_s() - age_s
             if left_s > 0:
                 self._window.hold(weight, now_s + left_s)
@@ -164,20 +166,24 @@ class WeightBudget:
             # In slices: while a machine is suspended the loop's clock stands still, the pause does not.
             await self._wait(min(left_s, 60.0))
 
-    async def acquire(self, weight: int) -> Grant | None:
+    async def acquire(self, asked: int) -> Grant | None:
         """Wait for the turn and for room, and spend the weight.
 
         Returns ``None``, with nothing spent, if a pause is in force or begins meanwhile: whoever asked
         should think again instead of waiting out a ban.
 
+        Args:
+            asked: the documented weight of the request; more is spent if the exchange was seen to charge more.
+
         Raises:
-            ValueError: ``weight`` is above our share and could never fit.
+            ValueError: the weight is above our share and could never fit.
             OutboxError: the reservation could not be made durable; nothing was spent.
         """
-        if weight > self._window.allowed:
-            raise ValueError(f"weight {weight} can never fit a share of {self._window.allowed}")
         async with self._turn:
             while self.pause_left_s() <= 0:
+                weight = self._window.terms.charged(asked)
+                if weight > self._window.allowed:
+                    raise ValueError(f"weight {weight} can never fit a share of {self._window.allowed}")
                 now_s = self._clock.monotonic_s()
                 if (wait_s := self._window.wait_s(weight, now_s)) > 0:
                     await self._wait(wait_s)
@@ -187,24 +193,63 @@ class WeightBudget:
                     return self._spend(weight, now_s)
         return None
 
-    def answered(self, grant: Grant, *, used_weight: int | None = None, good: bool = False) -> None:
+    def answered(
+        self,
+        grant: Grant,
+        *,
+        weight: int | None = None,
+        used_weight: int | None = None,
+        good: bool = False,
+        limited: bool = False,
+    ) -> None:
         """Note that a granted request ended, however it did.
 
         Args:
             grant: what it was granted.
+            weight: what was asked for it, if the exchange's count is of the same endpoint.
             used_weight: the exchange's own count, if its answer had one.
             good: the exchange answered what was asked for.
+            limited: it was a 429.
         """
-        self._window.answered(grant, self._clock.monotonic_s(), used_weight)
+        now_s = self._clock.monotonic_s()
+        if weight is not None:
+            self._learn(grant, weight, used_weight, now_s, limited=limited)
+        self._window.answered(grant, now_s, used_weight)
         if good:
             self._strikes = 0
             if self._unknown and used_weight is None:
                 # The answer that was to tell does not say: what cannot be known is assumed spent.
-                self._window.hold(self._window.limit, self._clock.monotonic_s() + self._window.window_s)
+                self._window.hold(self._window.limit, now_s + self._window.window_s)
         if good or used_weight is not None:
             self._unknown = False
             self._window.went_well()
         self._changed.set()
+
+    def _learn(
+        self, grant: Grant, weight: int, used_weight: int | None, now_s: float, *, limited: bool
+    ) -> None:
+        terms = self._window.terms
+        if used_weight is not None:
+            heavier = terms.answered(
+                weight,
+                used_weight,
+                number=grant.number,
+                granted_s=grant.granted_s,
+                now_s=now_s,
+                alone=self._window.in_flight == 1,
+            )
+            if heavier is not None:
+                logger.error(
+                    "the exchange charges more than is documented; polls become fewer",
+                    extra={"egress": self.egress, "documented": weight, "charged": heavier},
+                )
+        if limited and (lower := terms.limited(used_weight, grant.weight)) is not None:
+            self._limit_learned_ns = self._clock.utc_ns()
+            self._metrics.weight_limit.labels(self.egress).set(self._window.allowed)
+            logger.error(
+                "the exchange allows less than is configured; correct budget.weight_limit",
+                extra={"egress": self.egress, "configured": terms.configured, "learned": lower},
+            )
 
     async def pause(self, error: PollError, *, exchange_ms: float) -> None:
         """Silence this address for as long as the error demands; durable when this returns.
@@ -304,15 +349,9 @@ class WeightBudget:
         self._changed.set()
 
     def _state(self) -> bytes:
-        return orjson.dumps(
-            {
-                "version": STATE_VERSION,
-                "boot_id": self._clock.boot_id(),
-                "blocks": self._blocks,
-                "pause": self._pause.to_dict() if self._pause else None,
-                "strikes": self._strikes,
-            }
-        )
+        learned_ns = self._limit_learned_ns
+        limit = None if learned_ns is None else (self._window.limit, learned_ns)
+        return State(self._pause, self._strikes, self._blocks, self._clock.boot_id(), limit).encode()
 
     async def _wait(self, seconds: float) -> None:
         """Wait for time to pass or for something to change, whichever comes first."""
@@ -322,12 +361,3 @@ class WeightBudget:
                 await self._changed.wait()
         except TimeoutError:
             pass
-
-
-def _read_state(state: bytes) -> tuple[Pause | None, int, list[tuple[int, float, int]], str]:
-    document: dict[str, Any] = orjson.loads(state)
-    if document["version"] != STATE_VERSION:
-        raise ValueError(f"state version {document['version']}, not {STATE_VERSION}")
-    pause = Pause.from_dict(document["pause"]) if document["pause"] else None
-    blocks = [(int(utc_ns), float(uptime_s), int(weight)) for utc_ns, uptime_s, weight in document["blocks"]]
-    return pause, int(document["strikes"]), blocks, str(document["boot_id"])

@@ -23,6 +23,8 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
+from poller.budget.terms import Terms
+
 GUARD_S = 0.01  # timers fire early by a clock tick, and two machines' seconds differ a little
 CATCH_UP = 1 / 20  # of a window: how far grants may run ahead of an even pace after a hiccup
 RAMP_FROM = 0.1  # of the full pace, right after a pause
@@ -73,9 +75,9 @@ class WeightWindow:
     """
 
     def __init__(self, *, limit: int, share: float = 1.0, window_s: float = 60.0) -> None:
-        self.limit = limit
+        self.terms = Terms(limit)
         self.window_s = window_s
-        self.allowed = math.floor(limit * share + 1e-9)  # 12000 x 0.9 is 10800, not 10799
+        self._share = share
         self.reported: int | None = None
         self._number = 0
         self._in_flight: dict[int, Grant] = {}
@@ -88,6 +90,16 @@ class WeightWindow:
         self._even_s = -math.inf  # when the next grant is due at an even pace
         self._ramp_s: float | None = None  # when the current ramp began
         self._lone = False  # only one request at a time until a good answer arrives
+
+    @property
+    def limit(self) -> int:
+        """Weight the exchange allows per window, as configured or, if that is less, as learned."""
+        return self.terms.limit
+
+    @property
+    def allowed(self) -> int:
+        """Our share of the limit."""
+        return math.floor(self.limit * self._share + 1e-9)  # 12000 x 0.9 is 10800, not 10799
 
     @property
     def in_flight(self) -> int:

@@ -286,3 +286,33 @@ async def test_a_past_that_is_known_to_be_lost_is_taken_as_a_full_window(
 ) -> None:
     await spend(make(ledger, clock, None, lost=True), 1)
     assert now_s() == pytest.approx(75.0, abs=0.1)
+
+
+async def test_a_lower_limit_is_learned_from_a_429_said_and_known_after_a_restart(
+    ledger: Ledger, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    budget = make(ledger, clock, limit=1000)
+    grant = await budget.acquire(WEIGHT)
+    assert grant is not None
+    budget.answered(grant, weight=WEIGHT, used_weight=505, limited=True)
+    assert budget.status().allowed == 500
+    assert "the exchange allows less than is configured" in caplog.text
+    await budget.pause(RateLimited("x", retry_after_s=1), exchange_ms=0)
+    assert make(ledger, clock, ledger.state, limit=1000).status().allowed == 500
+    await asyncio.sleep(90_000)
+    assert make(ledger, clock, ledger.state, limit=1000).status().allowed == 1000
+
+
+async def test_a_heavier_weight_is_learned_said_and_spent(
+    ledger: Ledger, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    budget = make(ledger, clock, limit=1000)
+    for number in range(1, 10):
+        grant = await budget.acquire(WEIGHT)
+        assert grant is not None
+        await asyncio.sleep(0.1)
+        budget.answered(grant, weight=WEIGHT, used_weight=10 * number, good=True)
+    assert "the exchange charges more than is documented" in caplog.text
+    grant = await budget.acquire(WEIGHT)
+    assert grant is not None
+    assert grant.weight == 10
