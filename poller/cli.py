@@ -21,7 +21,7 @@ from poller import __version__
 from poller.errors import ConfigError, OutboxError, OutboxLocked
 
 OK = 0
-FAILED = 1  # something that was asked for did not succeed
+FAILED = 1  # something that was asked for did not succeed, or is not so
 USAGE = 2  # the command line or the configuration has to be corrected
 OUTBOX = 74  # the outbox cannot be used, or failed (EX_IOERR)
 LOCKED = 75  # another daemon owns the outbox; try again when it is gone (EX_TEMPFAIL)
@@ -29,7 +29,7 @@ LOCKED = 75  # another daemon owns the outbox; try again when it is gone (EX_TEM
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    something failed: an account in a sweep, a mismatch in the demo
+  1    no: an account failed in a sweep, a fleet does not fit, the demo found a mismatch
   2    the command line or the configuration has to be corrected
   74   the outbox cannot be used, or failed while running
   75   another daemon owns the outbox
@@ -92,6 +92,7 @@ def main() -> None:
     \b
     New here?       poller demo        see it work, without any key
     Have keys?      poller check       is accounts.yaml right?
+                    poller plan        does the fleet fit the budget?
                     poller once        what does the fleet hold now?
                     poller run         the daemon
     """
@@ -187,6 +188,45 @@ def check(path: Path) -> None:
     config = load(path)
     read_secrets(config)
     show_configuration(config)
+
+
+@main.command(
+    epilog=examples(
+        "poller plan",
+        "poller plan --add 300 --interval 30s",
+        "poller plan --add 50 --interval 5s --priority 9 --json | jq .fits",
+    )
+)
+@config_option
+@click.option("--add", default=0, show_default=True, type=click.IntRange(0, 1_000_000), help="Accounts more.")
+@click.option(
+    "--interval",
+    default="60s",
+    show_default=True,
+    metavar="DURATION",
+    help="Of the accounts to add, and of those that headroom is counted in.",
+)
+@click.option(
+    "--priority", default=0, show_default=True, type=click.IntRange(0, 9), help="Of the accounts to add."
+)
+@click.option("--egress", metavar="NAME", help="Of the accounts to add.  [default: the one in use]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@reports_errors
+def plan(path: Path, **options: Any) -> None:
+    """Hold what the fleet wants against the budget of each address, and say what comes of it.
+
+    Reads no key and sends nothing. Exits with 1 if the fleet does not fit: then intervals stretch, a
+    lower priority's first.
+    """
+    from poller.config import load
+    from poller.plan_screen import show_plan
+
+    config = load(path)
+    try:
+        fits = show_plan(config, **options)
+    except ValueError as error:
+        _exit(USAGE, f"error: {error}")
+    sys.exit(OK if fits else FAILED)
 
 
 @main.command(

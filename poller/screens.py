@@ -24,7 +24,7 @@ from poller.clock import rfc3339
 from poller.config import Config, Secrets
 from poller.errors import PollError
 from poller.model import AMOUNT_FIELDS, Account, Snapshot, plain
-from poller.polling import WEIGHT
+from poller.plan_screen import plan_fleet, plan_table
 from poller.records import total_btc
 from poller.sinks import SinkOptions
 
@@ -101,24 +101,13 @@ def _failure(outcome: PollError | None) -> str:
 
 
 def show_configuration(config: Config) -> None:
-    """Say what would run: per egress address the accounts and what they want of the budget."""
-    settings = config.budget
-    allowed = settings.weight_limit * settings.share
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("egress", "accounts", "wanted", "allowed", "use"):
-        table.add_column(column, justify="left" if column == "egress" else "right")
-    for name in config.egress:
-        accounts = [account for account in config.accounts.values() if account.egress == name]
-        wanted = sum(WEIGHT * settings.window_s / account.interval_s for account in accounts)
-        style = "red" if wanted > allowed else ""
-        use = Text(f"{wanted / allowed:.0%}", style=style)
-        table.add_row(name, str(len(accounts)), f"{wanted:.0f}", f"{allowed:.0f}", use)
+    """Say what would run: what the accounts of each address want of its budget, and where records go."""
     console = Console()
     console.print(f"{config.path}: good; {len(config.accounts)} accounts, every secret can be read")
-    console.print(table)
-    console.print(
-        f"weight per {settings.window_s:g} s; above 100 % polls come later than their intervals say"
-    )
+    plans = plan_fleet(config)
+    console.print(plan_table(plans))
+    for one in plans:
+        console.print(f"{one.egress}: {one.use:.0%}, {one.verdict}", soft_wrap=True)
     for name, sink in config.sinks.items():
         console.print(f"sink {name}: {sink.kind}, emits {sink.delivery.emit}")
     if not config.sinks:

@@ -25,7 +25,7 @@ def invoke(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_every_command_is_there() -> None:
-    assert COMMANDS == ["check", "demo", "once", "run", "schema", "simulate", "sinks"]
+    assert COMMANDS == ["check", "demo", "once", "plan", "run", "schema", "simulate", "sinks"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,7 +41,7 @@ def test_every_command_explains_itself(command: str) -> None:
             assert max(parameter.opts, key=len) in out
 
 
-@pytest.mark.parametrize("command", ["run", "once", "check", "simulate", "demo", "sinks"])
+@pytest.mark.parametrize("command", ["run", "once", "check", "plan", "simulate", "demo", "sinks"])
 def test_commands_show_examples_that_parse(command: str) -> None:
     code, out, _ = invoke(command, "--help")
     assert code == 0
@@ -85,7 +85,7 @@ def test_an_unknown_sink_is_a_mistake_with_a_remedy() -> None:
     assert err == "error: unknown kind 'jsnl'; installed: jsonl, sqlite, stdout\n"
 
 
-@pytest.mark.parametrize("command", ["run", "once", "check"])
+@pytest.mark.parametrize("command", ["run", "once", "check", "plan"])
 def test_a_missing_configuration_is_a_mistake_with_a_remedy(command: str, tmp_path: Path) -> None:
     code, out, err = invoke(command, "-c", str(tmp_path / "accounts.yaml"))
     assert (code, out) == (2, "")
