@@ -95,8 +95,8 @@ class Surroundings:
 class Client:
     """A way to keep within the limit.
 
-    ``open`` gives what polls once, waiting for its turn first; ``interval_s`` is the pause from one
-    poll of an account to its next, 0 to leave that to the limiter.
+    ``open`` gives what polls once, waiting for its turn first; ``interval_s`` passes between an
+    account's answer and its next poll, 0 to leave that to the limiter.
     """
 
     name: str
@@ -210,7 +210,7 @@ async def with_ccxt(around: Surroundings) -> AsyncIterator[Poll]:
                 retry_after_s = float(exchange.last_response_headers.get("Retry-After", 0))
                 return Answer(418 if " 418 " in str(error) else 429, retry_after_s)
             except ExchangeError as error:
-                raise SystemExit(f"ccxt was refused: {error}") from error
+                raise RuntimeError(f"ccxt was refused: {error}") from error
             return Answer(200)
 
         try:
@@ -244,16 +244,14 @@ async def keep_polling(
     poll: Poll, account: SimulatedAccount, interval_s: float, pauses: Pauses, banned: asyncio.Event
 ) -> None:
     """Poll one account until cancelled, as a good user would."""
-    loop = asyncio.get_running_loop()
     while True:
-        started_s = loop.time()
         answer = await poll(account)
         if answer.status == 418:
             banned.set()
         elif answer.status not in {200, 429}:
-            raise SystemExit(f"the simulator answered with {answer.status}")
+            raise RuntimeError(f"the simulator answered with {answer.status}")
         pauses.begin(account, answer.retry_after_s)
-        await asyncio.sleep(started_s + interval_s - loop.time())
+        await asyncio.sleep(interval_s)
 
 
 async def measure(case: Case, client: Client, seconds: float, *, shared_pause: bool) -> Result:
