@@ -16,7 +16,15 @@ from typing import Protocol
 
 from poller.budget import Grant, WeightBudget
 from poller.clock import Clock
-from poller.errors import BadAnswer, ClockSkew, OutboxFailed, OutboxFull, PollError, StaleConnection
+from poller.errors import (
+    BadAnswer,
+    ClockSkew,
+    OutboxFailed,
+    OutboxFull,
+    PollError,
+    RateLimited,
+    StaleConnection,
+)
 from poller.exchange.client import Answer
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
@@ -254,9 +262,13 @@ class Dispatcher:
         try:
             answer = await self._exchange.user_assets(account)
         finally:
-            good = answer is not None and isinstance(answer.outcome, Snapshot)
-            used_weight = answer.used_weight if answer is not None else None
-            self._budget.answered(grant, used_weight=used_weight, good=good)
+            self._budget.answered(
+                grant,
+                weight=WEIGHT,
+                used_weight=answer.used_weight if answer is not None else None,
+                good=answer is not None and isinstance(answer.outcome, Snapshot),
+                limited=answer is not None and isinstance(answer.outcome, RateLimited),
+            )
         kind = "ok" if isinstance(answer.outcome, Snapshot) else answer.outcome.kind
         self._metrics.polls.labels(self.egress, kind).inc()
         self._metrics.latency.labels(self.egress).observe(answer.answered_s - answer.sent_s)

@@ -10,6 +10,7 @@ from collections import deque
 
 ALIKE = 8  # lone steps that must agree before a heavier weight is believed: a neighbour could fake a few
 NEAR_S = 2.0  # two answers further apart may have anything between them
+AGREE_PART = 0.1  # two 429s within this show the same limit
 LOWEST_PART = 0.1  # of the configured limit: below that a 429 was about something else
 
 
@@ -23,6 +24,7 @@ class Terms:
     def __init__(self, limit: int) -> None:
         self.configured = limit
         self.limit = limit
+        self._shown: int | None = None  # by the last 429
         self._heavier: dict[int, int] = {}  # configured weight -> what is charged for it
         self._steps: dict[int, deque[int]] = {}
         self._last: tuple[int, float, int] | None = None  # number, when, and figure of the last lone answer
@@ -61,15 +63,19 @@ class Terms:
         return None
 
     def limited(self, used_weight: int | None, weight: int) -> int | None:
-        """Note a 429 and the count in it; return the lower limit if that is what it shows."""
+        """Note a 429 and the count in it; return the lower limit once two of them agree on it.
+
+        One alone may be about something else that this address has too much of.
+        """
         if used_weight is None or used_weight < self.configured * LOWEST_PART:
             return None
         # The request that was refused is in the figure.
         shown = max(used_weight - weight, 1)
-        if shown >= self.limit:
+        before, self._shown = self._shown, shown
+        if shown >= self.limit or before is None or abs(shown - before) > AGREE_PART * shown:
             return None
-        self.limit = shown
-        return shown
+        self.limit = max(shown, before)
+        return self.limit
 
     def restore(self, limit: int) -> None:
         """Take a limit over that was learned before a restart."""

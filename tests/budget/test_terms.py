@@ -68,17 +68,24 @@ def test_a_window_that_turns_is_no_step() -> None:
         (1205, 1200),
     ],
 )
-def test_a_429_below_the_limit_shows_a_lower_one(used: int | None, limit: int) -> None:
+def test_two_429s_below_the_limit_show_a_lower_one(used: int | None, limit: int) -> None:
     terms = Terms(12_000)
+    assert terms.limited(used, 5) is None
     terms.limited(used, 5)
     assert terms.limit == limit
 
 
-def test_a_learned_limit_is_not_raised_again_by_a_later_429() -> None:
+def test_one_429_or_two_that_disagree_teach_nothing() -> None:
     terms = Terms(12_000)
-    assert terms.limited(6005, 5) == 6000
-    assert terms.limited(9005, 5) is None
-    assert terms.limited(4005, 5) == 4000
+    for used in (2000, 9000, 3000, 6000):
+        terms.limited(used, 5)
+    assert terms.limit == 12_000
+
+
+def test_a_learned_limit_is_lowered_further_and_never_raised() -> None:
+    terms = Terms(12_000)
+    figures = [(6005, None), (6105, 6100), (9005, None), (9005, None), (4005, None), (4005, 4000)]
+    assert [terms.limited(used, 5) for used, _ in figures] == [limit for _, limit in figures]
 
 
 def test_a_limit_from_before_a_restart_is_taken_over_unless_it_makes_no_sense() -> None:
