@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from poller.clock import Clock
-from poller.errors import OutboxError, SinkBroken, SinkError, SinkRejected, SinkUnavailable
+from poller.errors import OutboxFull, SinkBroken, SinkError, SinkRejected, SinkUnavailable
 from poller.metrics import Metrics
 from poller.model import Reason, Record
 from poller.outbox import DeadLetter
@@ -30,6 +30,7 @@ CANCEL_PATIENCE_S = 5.0  # for a write that was cancelled to end
 RETRY_AFTER_LONGEST_S = 3600.0  # a destination may ask for a delay, not for its removal
 # So many refusals in a row, with nothing accepted between, are not the records' fault.
 REFUSED_IN_A_ROW = 20
+SHOWN_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class DeliveryStatus:
         backlog: records accepted and not yet acknowledged.
         delivered: records acknowledged since the start.
         dead_letters: records refused for good since the start.
-        failing_s: seconds since the last success, if the last attempt failed; else 0.0.
+        failing_s: seconds since the first failure after the last success; 0.0 if it works.
         error: what the last attempt failed with, without secrets; empty if it did not.
     """
 
@@ -131,9 +132,10 @@ class Delivery:
         self._dice = dice or random.Random()  # noqa: S311  # spreads retries; nobody must not guess it
         self._moved = asyncio.Event()
         self._abandoned: asyncio.Task[None] | None = None  # a call that would not end
-        self._failures = 0
+        self._failures = 0  # in a row
         self._failing_since_s: float | None = None
         self._complained_s = -math.inf
+        self._is_recovery_news = False  # somebody was told that it fails
         self._error = ""
         self._delivered = 0
         self._dead_letters = 0
@@ -147,6 +149,7 @@ class Delivery:
         """
         try:
             await self._until_it_works(self._sink.open)
+            self._succeeded()
             while True:
                 batch = await self._outbox.next_batch(
                     self.name,
@@ -154,11 +157,24 @@ class Delivery:
                     max_bytes=self._settings.batch_bytes,
                 )
                 dead = await self._deliver([record for record in batch if self._settings.wants(record)])
-                await self._outbox.acknowledge(self.name, batch[-1].position, dead)
-                self._metrics.backlog.labels(self.name).set(self._outbox.backlog(self.name))
-                self._moved.set()
+                await self._acknowledge(batch[-1].position, dead)
         finally:
             await self._close()
+
+    async def _acknowledge(self, position: int, dead: Sequence[DeadLetter]) -> None:
+        """Move the cursor. On a full disk that waits for room: to write the batch again would not help."""
+        while True:
+            try:
+                await self._outbox.acknowledge(self.name, position, dead)
+            except OutboxFull as error:
+                delay_s = self._delay_s(None)
+                self._failed(error, "outbox_full", delay_s)
+                await asyncio.sleep(delay_s)
+            else:
+                break
+        self._succeeded()
+        self._metrics.backlog.labels(self.name).set(self._outbox.backlog(self.name))
+        self._moved.set()
 
     async def drained(self, position: int) -> None:
         """Wait until the sink has acknowledged everything up to a position."""
@@ -183,28 +199,30 @@ class Delivery:
         if not batch:
             return []
         dead: list[DeadLetter] = []
+        records = tuple(batch)  # foreign code cannot change what it is held against
 
         async def write() -> None:
             try:
-                await self._sink.write(batch)
+                await self._sink.write(records)
             except SinkRejected as error:
-                dead[:] = self._refused(batch, error)
+                dead[:] = self._refused(records, error)
             else:
                 self._refused_in_a_row = 0
 
         await self._until_it_works(write)
-        self._delivered += len(batch) - len(dead)
+        self._delivered += len(records) - len(dead)
         self._dead_letters += len(dead)
-        self._metrics.records_delivered.labels(self.name).inc(len(batch) - len(dead))
+        self._metrics.records_delivered.labels(self.name).inc(len(records) - len(dead))
         self._metrics.dead_letters.labels(self.name).inc(len(dead))
-        for letter in dead:
+        if dead:
             logger.error(
-                "a record was refused for good",
+                "records were refused for good and put aside",
                 extra={
                     "sink": self.name,
-                    "id": letter.record.id,
-                    "account": letter.record.account,
-                    "reason": letter.reason,
+                    "records": len(dead),
+                    "first": dead[0].record.id,
+                    "account": dead[0].record.account,
+                    "reason": dead[0].reason,
                 },
             )
         return dead
@@ -216,8 +234,12 @@ class Delivery:
             SinkBroken: so much is refused, or in such a way, that it is the sink's fault: nothing of the
                 batch is put aside.
         """
+        # A sink that is wrong about these may be wrong about the others being written.
+        if not error.rejected:
+            raise SinkBroken("it refuses records without naming them")
         if unknown := error.rejected.keys() - {record.id for record in batch}:
-            raise SinkBroken(f"it refuses records that it was not given: {', '.join(sorted(unknown)[:3])}")
+            named = ", ".join(sorted(map(str, unknown))[:3])
+            raise SinkBroken(f"it refuses records that it was not given: {named}")
         in_a_row = self._refused_in_a_row
         for record in batch:
             in_a_row = in_a_row + 1 if record.id in error.rejected else 0
@@ -227,7 +249,7 @@ class Delivery:
                 )
         self._refused_in_a_row = in_a_row
         return [
-            DeadLetter(record, redact(error.rejected[record.id]))
+            DeadLetter(record, _text(error.rejected[record.id]))
             for record in batch
             if record.id in error.rejected
         ]
@@ -238,10 +260,9 @@ class Delivery:
                 await self._call(call, self._settings.write_timeout_s)
             except SinkError as error:
                 delay_s = self._delay_s(error)
-                self._complain(error, delay_s)
+                self._failed(error, _kind(error), delay_s)
                 await asyncio.sleep(delay_s)
             else:
-                self._succeeded()
                 return
 
     async def _call(self, call: Callable[[], Awaitable[None]], timeout_s: float) -> None:
@@ -250,26 +271,27 @@ class Delivery:
             # One call at a time is promised to sinks, also to one that would not end its last one.
             await asyncio.wait([self._abandoned], timeout=timeout_s)
             if not self._abandoned.done():
-                raise SinkUnavailable("an earlier call has still not ended")
+                raise _TimedOut("an earlier call has still not ended")
             self._abandoned = None
         task = asyncio.create_task(_contained(call), name=f"a call of sink {self.name}")
         try:
             await asyncio.wait([task], timeout=timeout_s)
         finally:
-            if not task.done():
+            is_in_time = task.done()
+            if not is_in_time:
                 await self._end(task)
-        if task.done() and not task.cancelled():
-            task.result()
-            return
-        raise SinkUnavailable(f"no answer within {timeout_s:g} s")
+        # What comes after a cancellation is not believed: code that swallows one returns as if all were well.
+        if not is_in_time:
+            raise _TimedOut(f"no answer within {timeout_s:g} s")
+        task.result()
 
     async def _end(self, task: asyncio.Task[None]) -> None:
         task.cancel()
+        task.add_done_callback(_look_at)
+        self._abandoned = task
         await asyncio.wait([task], timeout=CANCEL_PATIENCE_S)
-        if not task.done():
-            self._abandoned = task
-        elif not task.cancelled():
-            task.exception()  # looked at, so that nobody calls it lost
+        if task.done():
+            self._abandoned = None
 
     async def _close(self) -> None:
         try:
@@ -277,30 +299,29 @@ class Delivery:
         except SinkError as error:
             logger.warning("a sink did not close", extra={"sink": self.name, "error": _text(error)})
 
-    def _delay_s(self, error: SinkError) -> float:
+    def _delay_s(self, error: SinkError | None) -> float:
         if isinstance(error, SinkBroken):
             return self._settings.retry_max_s
         asked_s = error.retry_after_s if isinstance(error, SinkUnavailable) else None
-        if asked_s is not None:
-            return min(max(asked_s, self._settings.retry_min_s), RETRY_AFTER_LONGEST_S)
-        ceiling_s = min(
-            self._settings.retry_min_s * 2.0 ** min(self._failures, 30), self._settings.retry_max_s
-        )
-        return self._dice.uniform(self._settings.retry_min_s, max(ceiling_s, self._settings.retry_min_s))
+        shortest_s = self._settings.retry_min_s
+        if asked_s is not None and math.isfinite(asked_s):
+            return min(max(asked_s, shortest_s), RETRY_AFTER_LONGEST_S)
+        longest_s = min(shortest_s * 2.0 ** min(self._failures, 30), self._settings.retry_max_s)
+        return self._dice.uniform(shortest_s, max(longest_s, shortest_s))
 
-    def _complain(self, error: SinkError, delay_s: float) -> None:
+    def _failed(self, error: SinkError | OutboxFull, kind: str, delay_s: float) -> None:
         now_s = self._clock.monotonic_s()
         self._failures += 1
         self._failing_since_s = now_s if self._failing_since_s is None else self._failing_since_s
         self._error = _text(error)
-        self._metrics.delivery_failures.labels(self.name, type(error).__name__).inc()
+        self._metrics.delivery_failures.labels(self.name, kind).inc()
         if now_s - self._complained_s < COMPLAIN_EVERY_S:
             return
         self._complained_s = now_s
-        # Broken: it does not pass by itself, somebody has to come.
-        level = logging.ERROR if isinstance(error, SinkBroken) else logging.WARNING
+        self._is_recovery_news = True
         logger.log(
-            level,
+            # Broken: it does not pass by itself, somebody has to come.
+            logging.ERROR if isinstance(error, SinkBroken | _Raised) else logging.WARNING,
             "a sink does not take its records; they are kept",
             extra={
                 "sink": self.name,
@@ -309,30 +330,61 @@ class Delivery:
                 "backlog": self._outbox.backlog(self.name),
                 "retry_s": round(delay_s, 1),
             },
+            exc_info=error.__cause__ if isinstance(error, _Raised) else None,
         )
 
     def _succeeded(self) -> None:
-        if self._failing_since_s is not None:
+        if self._failing_since_s is not None and self._is_recovery_news:
             down_s = round(self._clock.monotonic_s() - self._failing_since_s, 1)
             logger.info("a sink takes its records again", extra={"sink": self.name, "down_s": down_s})
+            self._is_recovery_news = False
         self._failures = 0
         self._failing_since_s = None
-        self._complained_s = -math.inf
         self._error = ""
+
+
+class _TimedOut(SinkUnavailable):
+    """A call did not end in time."""
+
+
+class _Raised(SinkUnavailable):
+    """Foreign code raised what the protocol does not know; its cause says what."""
 
 
 async def _contained(call: Callable[[], Awaitable[None]]) -> None:
     """Await foreign code, and turn whatever it raises into a ``SinkError``."""
     try:
         await call()
-    except (SinkError, asyncio.CancelledError):
+    except (SinkError, KeyboardInterrupt):
         raise
+    except asyncio.CancelledError as error:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise  # we asked for it
+        raise _Raised("the sink cancelled itself") from error
     except BaseException as error:
-        if isinstance(error, OutboxError):
-            raise
-        # SystemExit and KeyboardInterrupt too: a sink does not decide when the daemon ends.
-        raise SinkUnavailable(f"the sink raised {type(error).__name__}: {error}") from error
+        # SystemExit too: a sink does not decide when the daemon ends.
+        raise _Raised(f"the sink raised {type(error).__name__}: {_text(error)}") from error
 
 
-def _text(error: BaseException) -> str:
-    return redact(str(error))[:500]
+def _kind(error: SinkError) -> str:
+    """A fixed word for the metric: plug-ins may have error classes of their own."""
+    if isinstance(error, SinkBroken):
+        return "broken"
+    if isinstance(error, _TimedOut):
+        return "timeout"
+    return "raised" if isinstance(error, _Raised) else "unavailable"
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Take note of how an abandoned call ended, or asyncio would report it as lost."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _text(said: object) -> str:
+    """What foreign code said, without secrets and not too long; it may even fail to say it."""
+    try:
+        text = str(said)
+    except Exception:  # noqa: BLE001  # whatever it is, it is not worth losing the loop
+        text = f"<{type(said).__name__} that cannot be shown>"
+    return redact(text)[:SHOWN_CHARACTERS]
