@@ -149,3 +149,13 @@ def test_check_shows_the_same_figures(tmp_path: Path, monkeypatch: pytest.Monkey
     result = CliRunner().invoke(main, ["check", "-c", str(path)], catch_exceptions=False)
     assert result.exit_code == 0
     assert "default: 6%, 2 accounts / 1 s = 600 weight per 60 s <= 10,800" in result.stdout
+
+
+def test_what_operations_shows_is_what_it_prints(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/operations.md").read_text()
+    shown = page.partition("$ poller plan\n")[2].partition("$ ")[0]
+    path = fleet(
+        tmp_path / "accounts.yaml", "defaults: {interval: 20s}", low=(900, ""), high=(100, "priority: 7")
+    )
+    printed = [line.rstrip() for line in invoke(path)[1].splitlines()]
+    assert shown.splitlines() == printed
