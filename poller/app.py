@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from poller.acceptance import Acceptance
-from poller.budget import BudgetStatus, WeightBudget, WeightWindow
+from poller.assembly import Address, Assembly, Parts
+from poller.budget import BudgetStatus
+from poller.checking import Checkup, ClockReading, Finding, KeyWatch
 from poller.clock import NS_PER_S, Clock, SystemClock
 from poller.config import Config, Secrets
-from poller.delivery import Delivery, DeliveryStatus
+from poller.delivery import DeliveryStatus
 from poller.errors import OutboxFailed, PollError
-from poller.exchange.client import ExchangeClient
-from poller.exchange.server_time import ServerTime
-from poller.exchange.transport import AiohttpTransport
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot
-from poller.outbox import Outbox, OutboxStats
-from poller.outcomes import Outcomes
-from poller.polling import WEIGHT, Dispatcher, DispatcherStatus, Observer, Queue
-from poller.schedule import Schedule, Sweep
-from poller.stretching import Stretching
-from poller.timekeeping import TimeKeeper
+from poller.outbox import OutboxStats
+from poller.polling import DispatcherStatus, Observer
 
 logger = logging.getLogger(__name__)
 
@@ -40,26 +32,6 @@ class AppStatus:
     deliveries: Sequence[DeliveryStatus]
     outbox: OutboxStats
     clock_offset_s: float
-
-
-@dataclass(slots=True)
-class _Address:
-    """What there is once per egress address."""
-
-    budget: WeightBudget
-    outcomes: Outcomes
-    dispatcher: Dispatcher
-
-
-@dataclass(slots=True)
-class _Parts:
-    """What was built, while it is open."""
-
-    outbox: Outbox
-    server_time: ServerTime
-    timekeeper: TimeKeeper
-    addresses: dict[str, _Address]
-    deliveries: list[Delivery]
 
 
 class _Round:
@@ -96,11 +68,11 @@ class App:
         observer: Observer | None = None,
     ) -> None:
         self._config = config
-        self._secrets = secrets
         self._clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
+        self._assembly = Assembly(config, secrets, self._clock, self.metrics)
         self._observer = observer
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self.started = asyncio.Event()
 
     async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
@@ -114,7 +86,7 @@ class App:
             OutboxError: the outbox cannot be used, or failed: nothing can be promised any more.
         """
         hurry = hurry or asyncio.Event()
-        async with self._open(sweep=False, observer=self._observer) as parts:
+        async with self._assembly.open(sweep=False, observer=self._observer) as parts:
             self._parts = parts
             try:
                 await self._run(parts, stop, hurry)
@@ -122,6 +94,45 @@ class App:
                 raise _first(failed) from None
             finally:
                 self._parts = None
+
+    async def check(self, *, timeout_s: float, checked: Callable[[], object]) -> Checkup:
+        """Ask the exchange for its time, its status and what every key may do, within the budget.
+
+        Nothing is polled. During a pause nothing is asked; what is not answered in time stays unknown.
+
+        Args:
+            timeout_s: for everything together.
+            checked: called after each key.
+
+        Raises:
+            OutboxLocked, EgressLocked: a daemon is running on this outbox, or from one of the addresses.
+            OutboxError: the outbox cannot be used.
+        """
+        checkup = Checkup(dict.fromkeys(self._config.accounts), dict.fromkeys(self._config.egress))
+
+        async def found(account: Account, finding: Finding) -> None:
+            checkup.keys[account.name] = finding
+            checked()
+
+        async def ask(parts: Parts, name: str, address: Address) -> None:
+            checkup.systems[name] = await address.checker.system(parts.client.system_status)
+            await address.checker.check(address.accounts, found)
+
+        async with self._assembly.open(sweep=True, observer=None) as parts:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    if await parts.timekeeper.refresh():
+                        checkup.clock = ClockReading(
+                            _offset_s(parts, self._clock), parts.server_time.uncertainty_ms
+                        )
+                    async with asyncio.TaskGroup() as tasks:
+                        for name, address in parts.addresses.items():
+                            tasks.create_task(ask(parts, name, address), name=f"checks from {name}")
+            except* TimeoutError:
+                pass
+            except* OutboxFailed as failed:
+                raise _first(failed) from None
+        return checkup
 
     async def sweep(self, *, timeout_s: float) -> dict[str, Snapshot | PollError | None]:
         """Poll every account once; return each one's outcome, ``None`` if there was no time for it.
@@ -140,7 +151,7 @@ class App:
             if self._observer is not None:
                 self._observer(account, outcome, lateness_s)
 
-        async with self._open(sweep=True, observer=note) as parts, asyncio.TaskGroup() as tasks:
+        async with self._assembly.open(sweep=True, observer=note) as parts, asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(parts.timekeeper.run(), name="clock")]
             background += [
                 tasks.create_task(address.dispatcher.run(), name=f"polls from {name}")
@@ -164,10 +175,10 @@ class App:
             budgets=[address.budget.status() for address in self._parts.addresses.values()],
             deliveries=[delivery.status() for delivery in self._parts.deliveries],
             outbox=self._parts.outbox.stats(),
-            clock_offset_s=self._parts.server_time.now_ns() / 1e9 - self._clock.utc_ns() / 1e9,
+            clock_offset_s=_offset_s(self._parts, self._clock),
         )
 
-    async def _run(self, parts: _Parts, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    async def _run(self, parts: Parts, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             delivering = [
                 tasks.create_task(delivery.run(), name=f"delivery to {delivery.name}")
@@ -178,9 +189,16 @@ class App:
                 tasks.create_task(address.dispatcher.run(), name=f"polls from {name}")
                 for name, address in parts.addresses.items()
             ]
+            watching = [
+                tasks.create_task(_when_ready(parts, address.watch), name=f"keys of {name}")
+                for name, address in parts.addresses.items()
+                if address.watch is not None
+            ]
             self.started.set()
             await stop.wait()
             logger.info("stopping: polls end, sinks drain", extra={"drain_s": self._config.shutdown.drain_s})
+            for task in watching:
+                task.cancel()
             for address in parts.addresses.values():
                 address.dispatcher.stop()
             await _unless(hurry, asyncio.wait(polling))
@@ -189,7 +207,7 @@ class App:
             for task in (*polling, *delivering):
                 task.cancel()
 
-    async def _drain(self, parts: _Parts) -> None:
+    async def _drain(self, parts: Parts) -> None:
         last = parts.outbox.last_position
         try:
             async with asyncio.timeout(self._config.shutdown.drain_s):
@@ -200,175 +218,15 @@ class App:
                 "not everything was drained; it is delivered after the next start", extra={"left": left}
             )
 
-    @asynccontextmanager
-    async def _open(self, *, sweep: bool, observer: Observer | None) -> AsyncIterator[_Parts]:
-        """Build everything and take up where the last process ended; the outbox is opened first and closed last."""
-        async with AsyncExitStack() as stack:
-            outbox = await self._open_outbox()
-            stack.push_async_callback(outbox.close)
-            server_time = ServerTime(self._clock)
-            client = self._client(server_time)
-            stack.push_async_callback(client.close)
-            acceptance = None if sweep else await self._acceptance(outbox)
-            addresses: dict[str, _Address] = {}
-            timekeeper = self._timekeeper(client, addresses)
-            states = await outbox.egress()
-            for name in self._config.egress:
-                budget = self._budget(name, outbox)
-                budget.restore(states.get(name), lost=outbox.set_aside is not None)
-                addresses[name] = self._address(
-                    name,
-                    budget,
-                    client,
-                    timekeeper,
-                    server_time,
-                    acceptance,
-                    None if sweep else outbox,
-                    observer,
-                )
-            deliveries = [] if sweep else await self._deliveries(outbox)
-            yield _Parts(outbox, server_time, timekeeper, addresses, deliveries)
 
-    async def _open_outbox(self) -> Outbox:
-        settings = self._config.outbox
-        return await Outbox.open(
-            settings.path,
-            self._clock,
-            metrics=self.metrics,
-            retain_s=settings.retain_s,
-            max_size_bytes=settings.max_size_bytes,
-        )
+def _offset_s(parts: Parts, clock: Clock) -> float:
+    return (parts.server_time.now_ns() - clock.utc_ns()) / NS_PER_S
 
-    def _client(self, server_time: ServerTime) -> ExchangeClient:
-        exchange = self._config.exchange
-        transports = {
-            name: AiohttpTransport(
-                exchange.base_url,
-                clock=self._clock,
-                local_address=egress.local_address,
-                proxy=self._secrets.proxies.get(name),
-                connect_timeout_s=exchange.connect_timeout_s,
-                total_timeout_s=exchange.timeout_s,
-            )
-            for name, egress in self._config.egress.items()
-        }
-        return ExchangeClient(
-            transports,
-            self._secrets.credentials,
-            server_time,
-            self._clock,
-            recv_window_ms=exchange.recv_window_ms,
-            metrics=self.metrics,
-        )
 
-    async def _acceptance(self, outbox: Outbox) -> Acceptance:
-        deliveries = [sink.delivery for sink in self._config.sinks.values()]
-        acceptance = Acceptance(
-            outbox,
-            self._clock,
-            metrics=self.metrics,
-            every=any(delivery.emit == "every" for delivery in deliveries),
-            heartbeat_s=min((delivery.heartbeat_s for delivery in deliveries), default=900.0),
-        )
-        acceptance.restore(await outbox.baselines())
-        return acceptance
-
-    def _timekeeper(self, client: ExchangeClient, addresses: Mapping[str, _Address]) -> TimeKeeper:
-        """One clock for all addresses, measured through the first that may speak."""
-        asked: list[_Address] = []  # the last one, for it is the one to blame
-
-        async def measure() -> None:
-            asked[:] = [min(addresses.values(), key=lambda address: address.budget.pause_left_s())]
-            budget = asked[0].budget
-            await client.synchronise(budget.egress, permit=budget.resumed)
-
-        async def blame(error: PollError) -> None:
-            await asked[0].outcomes.blame(error)
-
-        return TimeKeeper(measure, blame, self._clock, interval_s=self._config.exchange.time_sync_s)
-
-    def _budget(self, egress: str, outbox: Outbox) -> WeightBudget:
-        settings = self._config.budget
-        window = WeightWindow(limit=settings.weight_limit, share=settings.share, window_s=settings.window_s)
-        return WeightBudget(
-            egress,
-            window,
-            self._clock,
-            partial(outbox.put_egress, egress),
-            metrics=self.metrics,
-            in_flight_s=self._config.exchange.timeout_s,
-        )
-
-    def _address(
-        self,
-        egress: str,
-        budget: WeightBudget,
-        client: ExchangeClient,
-        timekeeper: TimeKeeper,
-        server_time: ServerTime,
-        acceptance: Acceptance | None,
-        room: Outbox | None,
-        observer: Observer | None,
-    ) -> _Address:
-        accounts = [account for account in self._config.accounts.values() if account.egress == egress]
-        outcomes = Outcomes(
-            egress,
-            accounts,
-            budget,
-            acceptance,
-            exchange_ns=server_time.now_ns,
-            clock=self._clock,
-            metrics=self.metrics,
-        )
-        queue = self._queue(accounts, once=acceptance is None)
-        dispatcher = Dispatcher(
-            egress,
-            queue,
-            budget,
-            client,
-            outcomes,
-            timekeeper,
-            room=room,
-            clock=self._clock,
-            metrics=self.metrics,
-            stretching=self._stretching(queue, budget) if isinstance(queue, Schedule) else None,
-            observer=observer,
-        )
-        return _Address(budget, outcomes, dispatcher)
-
-    def _stretching(self, schedule: Schedule, budget: WeightBudget) -> Stretching:
-        return Stretching(
-            budget.egress,
-            schedule,
-            budget,
-            window_s=self._config.budget.window_s,
-            weight=WEIGHT,
-            clock=self._clock,
-            metrics=self.metrics,
-        )
-
-    def _queue(self, accounts: Sequence[Account], *, once: bool) -> Queue:
-        now_s = self._clock.monotonic_s()
-        if once:
-            return Sweep(accounts, now_s=now_s)
-        schedule = Schedule(now_s=now_s, utc_s=self._clock.utc_ns() / NS_PER_S)
-        for account in accounts:
-            schedule.add(account, now_s)
-        return schedule
-
-    async def _deliveries(self, outbox: Outbox) -> list[Delivery]:
-        await outbox.register(dict.fromkeys(self._config.sinks, "oldest"))
-        return [
-            Delivery(
-                name,
-                settings.sink(self._secrets.sink_options[name]),
-                outbox,
-                self._clock,
-                settings.delivery,
-                metrics=self.metrics,
-            )
-            for name, settings in self._config.sinks.items()
-        ]
+async def _when_ready(parts: Parts, watch: KeyWatch) -> None:
+    """Check keys once requests can be stamped."""
+    await parts.timekeeper.ready()
+    await watch.run()
 
 
 async def _unless(hurry: asyncio.Event, waiting: Coroutine[Any, Any, object]) -> None:

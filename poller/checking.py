@@ -7,11 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal
+from functools import partial
+from typing import Final, Literal, TypeVar
 
 from poller.budget import WeightBudget
 from poller.errors import AccessDenied, OutboxFull, PollError
-from poller.exchange.client import Restrictions
+from poller.exchange.client import Restrictions, SystemStatus
 from poller.health import ALIKE_AT_LEAST
 from poller.model import Account
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 KeyPolicy = Literal["warn", "require_read_only", "off"]
 # What a key may do; an error if the exchange did not say; ``None`` if nobody came to ask.
 Finding = Restrictions | PollError | OutboxFull | None
+
+T = TypeVar("T")
 
 WEIGHT: Final = 1
 AT_ONCE: Final = 8  # keys asked about at the same time, of one address: polls hardly notice
@@ -43,6 +46,29 @@ class Judgement:
 
     verdict: Verdict
     reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """The exchange's clock less this machine's, in seconds, and how far off that may be."""
+
+    offset_s: float
+    uncertainty_ms: float
+
+
+@dataclass(slots=True)
+class Checkup:
+    """Everything that was asked at once, filled as answers come.
+
+    Attributes:
+        keys: by account, in the configuration's order.
+        systems: how the exchange says it is doing, by egress address; ``None`` if nobody came to ask.
+        clock: ``None`` if it could not be measured.
+    """
+
+    keys: dict[str, Finding]
+    systems: dict[str, SystemStatus | PollError | OutboxFull | None]
+    clock: ClockReading | None = None
 
 
 def judge(finding: Finding, policy: KeyPolicy) -> Judgement:
@@ -124,14 +150,24 @@ class KeyChecker:
         for account in waiting:
             await found(account, await self._finding(account))
 
+    async def system(
+        self, ask: Callable[[str], Awaitable[SystemStatus]]
+    ) -> SystemStatus | PollError | OutboxFull:
+        """Ask through this address how the exchange says it is doing."""
+        return await self._paid(partial(ask, self._budget.egress))
+
     async def _finding(self, account: Account) -> Finding:
+        return await self._paid(partial(self._ask, account))
+
+    async def _paid(self, question: Callable[[], Awaitable[T]]) -> T | PollError | OutboxFull:
+        """Ask once there is weight for it and no pause."""
         try:
             while (grant := await self._budget.acquire(WEIGHT)) is None:
                 await self._budget.resumed()
         except OutboxFull as error:
             return error
         try:
-            return await self._ask(account)
+            return await question()
         except PollError as error:
             await self._blame(error)
             return error

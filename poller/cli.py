@@ -18,21 +18,21 @@ import click
 import orjson
 
 from poller import __version__
-from poller.errors import ConfigError, OutboxError, OutboxLocked
+from poller.errors import ConfigError, EgressLocked, OutboxError, OutboxLocked
 
 OK = 0
 FAILED = 1  # something that was asked for did not succeed, or is not so
 USAGE = 2  # the command line or the configuration has to be corrected
 OUTBOX = 74  # the outbox cannot be used, or failed (EX_IOERR)
-LOCKED = 75  # another daemon owns the outbox; try again when it is gone (EX_TEMPFAIL)
+LOCKED = 75  # another daemon owns the outbox or an egress address; try again when it is gone (EX_TEMPFAIL)
 
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    no: an account failed in a sweep, a fleet does not fit, the demo found a mismatch
+  1    no: an account failed in a sweep, a key in a check, a fleet does not fit, the demo found a mismatch
   2    the command line or the configuration has to be corrected
   74   the outbox cannot be used, or failed while running
-  75   another daemon owns the outbox
+  75   another daemon owns the outbox or an egress address
   130  a second Ctrl-C ended it at once (143: a second SIGTERM)"""
 
 
@@ -65,7 +65,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
                 click.echo(f"error: {problem}", err=True)
             count = len(error.problems)
             _exit(USAGE, f"{count} problem{'s' if count > 1 else ''}; nothing was started")
-        except OutboxLocked as error:
+        except (OutboxLocked, EgressLocked) as error:
             _exit(LOCKED, f"error: {error}")
         except OutboxError as error:
             _exit(OUTBOX, f"error: {error}")
@@ -177,17 +177,42 @@ def once(*, path: Path, as_json: bool, timeout_s: float) -> None:
     sys.exit(OK if all_good else FAILED)
 
 
-@main.command(epilog=examples("poller check", "poller check -c fleet/accounts.yaml"))
+@main.command(
+    epilog=examples("poller check", "poller check --online", "poller check --online --json | jq .keys")
+)
 @config_option
+@click.option("--online", is_flag=True, help="Also ask the exchange: clock, system status, and every key.")
+@click.option("--json", "as_json", is_flag=True, help="With --online: one JSON object instead of a table.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --online: give up on what was not answered by then.",
+)
 @reports_errors
-def check(path: Path) -> None:
-    """Read the configuration and every secret, report all problems at once, and say what would run."""
+def check(*, path: Path, online: bool, as_json: bool, timeout_s: float) -> None:
+    """Read the configuration and every secret, report all problems at once, and say what would run.
+
+    With --online it exits with 1 if a key is refused or forbidden by the policy, or is not known to be
+    good. It spends a weight of 1 for each account, within the budget, and refuses to start beside a daemon.
+    """
     from poller.config import load, read_secrets
     from poller.screens import show_configuration
 
+    if as_json and not online:
+        _exit(USAGE, "error: --json shows what the exchange says; give it with --online")
     config = load(path)
-    read_secrets(config)
-    show_configuration(config)
+    secrets = read_secrets(config)
+    if not as_json:
+        show_configuration(config)
+    if online:
+        from poller.check_screen import show_checkup
+
+        with quiet_logs():
+            all_good = show_checkup(config, secrets, as_json=as_json, timeout_s=timeout_s)
+        sys.exit(OK if all_good else FAILED)
 
 
 @main.command(
