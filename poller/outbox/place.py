@@ -117,6 +117,15 @@ def set_aside(path: Path, now_ns: int) -> Path:
     return aside
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of what lies at a path; ``None`` if nothing does."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

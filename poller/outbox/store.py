@@ -14,9 +14,10 @@ from poller.clock import NS_PER_S
 from poller.errors import OutboxError, OutboxFailed, OutboxFull
 from poller.locks import FileLock
 from poller.model import Baseline, Record
-from poller.outbox import place, schema, tables
+from poller.outbox import place, tables
 from poller.outbox.codec import decode_baseline
 from poller.outbox.opening import open_database, take_lock
+from poller.outbox.trust import trusted
 from poller.outbox.values import (
     Accept,
     Acknowledge,
@@ -62,6 +63,7 @@ class Store:
     ) -> None:
         self._db = db
         self._path = path
+        self._identity = place.identity(path)
         self._lock = lock
         self._retain_ns = round(retain_s * NS_PER_S)
         self._max_bytes = max_size_bytes
@@ -99,7 +101,7 @@ class Store:
     @property
     def standing(self) -> Standing:
         """How things stand now."""
-        with self._trusted():
+        with trusted(self._path):
             return Standing(
                 first_position=self._first,
                 last_position=self._last,
@@ -144,6 +146,9 @@ class Store:
         return None
 
     def _do(self, writes: Sequence[Write], now_ns: int) -> None:
+        if place.identity(self._path) != self._identity:
+            # The system would let us go on writing, to a file that no restart will find.
+            raise OutboxFailed(f"{self._path}: was moved or removed while in use")
         last, cursors = self._last, dict(self._cursors)
         with self._transaction():
             for write in writes:
@@ -235,12 +240,12 @@ class Store:
 
     def read(self, after: int, max_records: int, max_bytes: int) -> list[Record]:
         """Return the records that follow a position: one if there is one, and more up to the bounds."""
-        with self._trusted():
+        with trusted(self._path):
             return tables.read(self._db, after, max_records, max_bytes)
 
     def baselines(self) -> dict[str, Baseline]:
         """Return every account's baseline."""
-        with self._trusted():
+        with trusted(self._path):
             rows = tables.baselines(self._db)
         found = {}
         for account, encoded in rows:
@@ -253,12 +258,12 @@ class Store:
 
     def egress(self) -> dict[str, bytes]:
         """Return the state of every egress address."""
-        with self._trusted():
+        with trusted(self._path):
             return tables.egress(self._db)
 
     def dead_letters(self, sink: str, limit: int) -> list[DeadLetter]:
         """Return the oldest records that a sink refused."""
-        with self._trusted():
+        with trusted(self._path):
             return tables.dead_letters(self._db, sink, limit)
 
     # House-keeping --------------------------------------------------------------------------------
@@ -273,15 +278,14 @@ class Store:
         try:
             self._drop_absent_cursors(now_ns)
             more = self._drop_dead_letters(now_ns)
-            to = self._acknowledged(configured_only=False)
-            more = self._delete(to, before_ns=now_ns - self._retain_ns) or more
+            more = self._delete_history(now_ns) or more
             more = self._shrink() or more
             if self._commits_in_log:
                 self._checkpoint()
         except OutboxFull as error:
             self._turn_full(str(error))
         if self._is_full:
-            with self._trusted():
+            with trusted(self._path):
                 self._look_for_room()
         return Tended(self.standing, more)
 
@@ -304,6 +308,12 @@ class Store:
         ]
         return min(relevant, default=self._last)
 
+    def _delete_history(self, now_ns: int) -> bool:
+        if self._is_full:
+            return self._delete(self._acknowledged(configured_only=True), before_ns=None)
+        to = self._acknowledged(configured_only=False)
+        return self._delete(to, before_ns=now_ns - self._retain_ns)
+
     def _delete(self, to: int, *, before_ns: int | None) -> bool:
         """Delete some of the oldest records up to a position; return whether there may be more."""
         if to < self._first:
@@ -323,12 +333,12 @@ class Store:
         return len(doomed) == STEP_RECORDS or (before_ns is None and bool(doomed))
 
     def _shrink(self) -> bool:
-        with self._trusted():
+        with trusted(self._path):
             _, free = tables.pages(self._db)
-        surplus = free - SPARE_PAGES
+        surplus = free - (0 if self._is_full else SPARE_PAGES)
         if surplus <= 0:
             return False
-        with self._trusted():
+        with trusted(self._path):
             # A script is stepped to its end; ``execute`` would free a single page.
             self._db.executescript(f"PRAGMA incremental_vacuum({min(surplus, STEP_PAGES)})")
         self._commits_in_log += 1
@@ -363,15 +373,13 @@ class Store:
         return dropped == STEP_RECORDS
 
     def _checkpoint(self) -> None:
-        with self._trusted():
+        with trusted(self._path):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._commits_in_log = self._bytes_in_log = 0
 
-    # Errors ---------------------------------------------------------------------------------------
-
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._trusted():
+        with trusted(self._path):
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield
@@ -381,29 +389,6 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
             self._commits_in_log += 1
-
-    @contextlib.contextmanager
-    def _trusted(self) -> Iterator[None]:
-        """Say what an error of SQLite means for whoever relies on the outbox."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            if schema.is_damage(error):
-                # Not now, with all this traffic: the next start looks at every page.
-                schema.suspect_marker(self._path).touch(mode=0o600)
-            if schema.primary_code(error) == sqlite3.SQLITE_FULL or self._is_short_of_room(error):
-                raise OutboxFull(f"{self._path}: no room on the disk") from error
-            name = getattr(error, "sqlite_errorname", type(error).__name__)
-            raise OutboxFailed(f"{self._path}: {error} ({name})") from error
-        except OSError as error:
-            raise OutboxFailed(f"{self._path}: {error.strerror}") from error
-
-    def _is_short_of_room(self, error: sqlite3.Error) -> bool:
-        # SQLite tells ENOSPC from other failures to write, but neither a quota nor a limit on file
-        # sizes: so ask the file system the same question.
-        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_IOERR_WRITE:
-            return False
-        return not place.has_room(self._path)
 
 
 def _buries(writes: Sequence[Write]) -> bool:
