@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,7 +31,8 @@ from poller.errors import (
     StaleConnection,
     Unavailable,
 )
-from poller.exchange.client import Answer
+from poller.exchange.client import Answer, SystemStatus
+from poller.maintenance import MaintenanceWatch
 from poller.metrics import Metrics
 from poller.model import Account, Balance, Baseline, Record, Snapshot, State
 from poller.outcomes import Outcomes
@@ -57,6 +59,16 @@ class ScriptedExchange:
         self.calls: list[tuple[float, str]] = []
         self.under_way: set[str] = set()
         self.foreign: int | None = None  # what others used in the last minute; None: answers tell nothing
+        self.status: SystemStatus | PollError = SystemStatus(normal=True, message="normal")
+        self.status_calls: list[tuple[float, str]] = []
+        self.status_latency_s = 0.05
+
+    async def system_status(self, egress: str) -> SystemStatus:
+        self.status_calls.append((self._clock.monotonic_s(), egress))
+        await asyncio.sleep(self.status_latency_s)
+        if isinstance(self.status, PollError):
+            raise self.status
+        return self.status
 
     async def user_assets(self, account: Account) -> Answer:
         sent_s = self._clock.monotonic_s()
@@ -140,6 +152,13 @@ class World:
             exchange_ns=clock.utc_ns,
             clock=clock,
             metrics=self.metrics,
+            maintenance=MaintenanceWatch(
+                "default",
+                self.budget,
+                partial(self.exchange.system_status, "default"),
+                exchange_ns=clock.utc_ns,
+                clock=clock,
+            ),
         )
         self.timekeeper = TimeKeeper(self._measure, outcomes.blame, clock)
         self.dispatcher = Dispatcher(

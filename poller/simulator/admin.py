@@ -45,6 +45,7 @@ class Admin:
             "skew": self._set_skew,
             "revoke": self._revoke,
             "restore": self._restore,
+            "permissions": self._set_permissions,
             "maintenance": self._set_maintenance,
             "neighbour": self._set_neighbour,
         }
@@ -143,6 +144,15 @@ class Admin:
     def _restore(self, document: Mapping[str, Any]) -> Any:
         self._exchange.revoked.discard(_known(self._exchange, document.get("account")))
         return {"revoked": sorted(self._exchange.revoked)}
+
+    def _set_permissions(self, document: Mapping[str, Any]) -> Any:
+        """``{"account": "sim-0001", "enableWithdrawals": true}`` changes what apiRestrictions says of a key."""
+        fields = {name: value for name, value in document.items() if name != "account"}
+        if not fields or not all(isinstance(value, bool) for value in fields.values()):
+            raise _Unfit('write {"account": ..., "enableWithdrawals": true}; fields as in apiRestrictions')
+        permissions = self._exchange.permissions[_known(self._exchange, document.get("account"))]
+        permissions.update(fields)
+        return permissions
 
     def _set_maintenance(self, document: Mapping[str, Any]) -> Any:
         on = document.get("on", True)

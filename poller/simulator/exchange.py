@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -93,6 +93,7 @@ class _Call:
     sent: Sent
     balances: Balances
     now_us: int
+    permissions: Mapping[str, bool] = field(default_factory=dict)
 
 
 _Endpoint = Callable[[_Call], Any]
@@ -110,6 +111,8 @@ class Exchange:
         self.accounts = make_accounts(settings.accounts, settings.key_kinds, settings.seed)
         self.is_in_maintenance = False
         self.revoked: set[str] = set()
+        # What keys may do other than by default: account -> field of apiRestrictions -> value.
+        self.permissions: dict[str, dict[str, bool]] = defaultdict(dict)
         self.tally = Tally()
         self._clock = clock
         self._skew_us = round(settings.skew_ms * 1000)
@@ -241,7 +244,8 @@ class Exchange:
         if account is None or account.name in self.revoked:
             raise Refused(400, -2015, "Invalid API-key, IP, or permissions for action.")
         check_signed(sent, route, account, now_us // 1000)
-        return _Call(sent, self.market.balances(account.name), now_us)
+        permissions = self.permissions.get(account.name, {})
+        return _Call(sent, self.market.balances(account.name), now_us, permissions)
 
     def _endpoints(self) -> Iterable[tuple[Route, _Endpoint]]:
         poll = Route(
@@ -321,7 +325,13 @@ def _restrictions(call: _Call) -> Any:
         ),
         False,
     )
-    return {"ipRestrict": False, "createTime": 1_767_225_600_000, "enableReading": True, **can}
+    return {
+        "ipRestrict": False,
+        "createTime": 1_767_225_600_000,
+        "enableReading": True,
+        **can,
+        **call.permissions,
+    }
 
 
 def _json(document: Any) -> bytes:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from poller.simulator import Exchange, SimulatorSettings
 from poller.simulator.admin import Admin
-from poller.simulator.exchange import Request
+from poller.simulator.exchange import KEY_PATH, Request
 from poller.simulator.faults import DEFAULT_PATH, Fault, FaultKind
 from tests.simulator.fixtures import START_MS, START_US, HandClock, signed
 
@@ -128,6 +129,23 @@ def test_who_falls_into_the_trap_is_counted() -> None:
     assert desk.get("status")["trapped"] == 1
 
 
+def test_permissions_of_a_key_are_changed_for_that_key_alone() -> None:
+    desk = Desk()
+    assert desk.post("permissions", account="sim-0002", enableWithdrawals=True) == {"enableWithdrawals": True}
+    assert desk.post("permissions", account="sim-0002", ipRestrict=True) == {
+        "enableWithdrawals": True,
+        "ipRestrict": True,
+    }
+    told = {}
+    for account in desk.exchange.accounts[:2]:
+        target = signed(account, f"timestamp={START_MS}", KEY_PATH)
+        answer = desk.exchange.handle(Request("127.0.0.1", "GET", target, account.api_key))
+        told[account.name] = json.loads(answer.body)
+    changed = {name for name, value in told["sim-0002"].items() if told["sim-0001"][name] != value}
+    assert changed == {"enableWithdrawals", "ipRestrict"}
+    assert told["sim-0002"]["enableWithdrawals"] is True
+
+
 @pytest.mark.parametrize(
     ("name", "document", "complaint"),
     [
@@ -138,6 +156,9 @@ def test_who_falls_into_the_trap_is_counted() -> None:
         ("skew", {"skew_ms": True}, "skew_ms: a number is needed"),
         ("revoke", {}, "no such account: None"),
         ("restore", {"account": "sim-0009"}, "no such account: 'sim-0009'"),
+        ("permissions", {"account": "sim-0001"}, 'write {"account"'),
+        ("permissions", {"account": "sim-0001", "enableMargin": 1}, 'write {"account"'),
+        ("permissions", {"account": "nobody", "enableMargin": True}, "no such account: 'nobody'"),
         ("maintenance", {"on": "no"}, "on: true or false"),
         ("neighbour", {"share": -1}, 'write {"share": 0.5'),
         ("neighbour", {"share": 1, "mode": "loud"}, 'write {"share": 0.5'),
@@ -165,6 +186,7 @@ def test_the_index_lists_what_can_be_asked_and_done() -> None:
             "/simulator/skew",
             "/simulator/revoke",
             "/simulator/restore",
+            "/simulator/permissions",
             "/simulator/maintenance",
             "/simulator/neighbour",
         ],
