@@ -139,6 +139,9 @@ def _open_as_ours(connection: sqlite3.Connection, path: Path, *, check_fully: bo
     _judge(path, version, application)
     if names and application != APPLICATION_ID:
         raise OutboxError(f"{path}: is another program's database; name a file of its own for the outbox")
+    if not names:
+        # Before the first table, and never again: it would write, also to a file that is damaged.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _configure(connection, path)
     if not names:
         _create(connection)
@@ -152,7 +155,6 @@ def _open_as_ours(connection: sqlite3.Connection, path: Path, *, check_fully: bo
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise OutboxError(f"{path}: the file system offers no write-ahead log (SQLite chose {mode!r})")

@@ -25,7 +25,8 @@ def trusted(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         if schema.is_damage(error):
             # Not now, with all this traffic: the next start looks at every page.
-            schema.suspect_marker(path).touch(mode=0o600)
+            with contextlib.suppress(OSError):
+                schema.suspect_marker(path).touch(mode=0o600)
         if _is_short_of_room(path, error):
             raise OutboxFull(f"{path}: no room on the disk") from error
         name = getattr(error, "sqlite_errorname", type(error).__name__)
