@@ -74,7 +74,7 @@ def _document(
 def _print(
     console: Console, config: Config, checkup: Checkup, judgements: dict[str, Judgement], alike: list[str]
 ) -> None:
-    console.print(_clock_line(checkup))
+    console.print(_clock_line(checkup), soft_wrap=True)
     for name, status in checkup.systems.items():
         normal = isinstance(status, SystemStatus) and status.normal
         console.print(
@@ -86,7 +86,7 @@ def _print(
         console.print(Text(text, style="red"), soft_wrap=True)
     counts = Counter(judgement.verdict for judgement in judgements.values())
     told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    console.print(f"keys: {told} (policy: {config.key_policy})")
+    console.print(f"keys: {told} (policy: {config.key_policy})", soft_wrap=True)
     if counts[Verdict.GOOD] < len(judgements):
         console.print(_table(config, judgements))
 
