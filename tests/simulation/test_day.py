@@ -18,7 +18,7 @@ from tests.simulation.scenario import a_day, live
 from tests.simulation.world import TIMEOUT_S, World
 
 HOUR_S = 3600.0
-SLOW_S = 1.5 * HOUR_S
+SLOW_S = 2 * HOUR_S
 LATENCY_S = 0.08
 # After the exchange's clock was set, records are off by as much until it is measured again.
 REMEASURED_S = 900.0
@@ -30,7 +30,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def fleet(count: int, *, slow: int, often: int) -> list[Account]:
-    """Return so many accounts: the first ``slow`` every 90 minutes, the last ``often`` every minute."""
+    """Return so many accounts: the first ``slow`` every two hours, the last ``often`` every minute."""
 
     def interval_s(place: int) -> float:
         return SLOW_S if place < slow else 60.0 if place >= count - often else 600.0
@@ -120,9 +120,9 @@ def _is_excused(text: str, excused: set[str]) -> bool:
 
 @pytest.mark.timeout(300)
 async def test_a_day_of_two_thousand_accounts() -> None:
-    accounts = fleet(2_000, slow=1_940, often=5)
+    accounts = fleet(2_000, slow=1_940, often=3)
     world = make_world(accounts, window="rolling", limit=1_000, seed=1)
-    healed_s = await spend(world, 1, trouble_s=18 * HOUR_S)
+    healed_s = await spend(world, 1, trouble_s=17 * HOUR_S)
     assert_everybody_came_back(world, healed_s)
     await settle(world)
 
