@@ -106,6 +106,11 @@ def _local_address(text: str) -> str:
         raise Refusal(f"{text[:80]!r} is not an IP address", "write one of this machine's own") from None
 
 
+def _off(value: object) -> object:
+    # Without quotes YAML takes the word for false, and there is nothing else it could mean here.
+    return "off" if value is False else value
+
+
 def _asset(text: str) -> str:
     # Names in other scripts exist; nothing that could end a parameter does.
     if not text.isprintable() or not 0 < len(text) <= _ASSET_CHARACTERS or any(map(str.isspace, text)):
@@ -174,7 +179,7 @@ class EgressSection(Section):
 class KeysSection(Section):
     """``keys``."""
 
-    policy: KeyPolicy = "warn"
+    policy: Annotated[KeyPolicy, BeforeValidator(_off)] = "warn"
 
 
 class DefaultsSection(Section):

@@ -182,6 +182,21 @@ def test_every_key_has_its_place_and_what_was_left_out_that_of_its_section(loade
     assert str(config.place("shutdown.drain")) == "accounts.yaml"
 
 
+@pytest.mark.parametrize(
+    ("written", "policy"),
+    [("warn", "warn"), ("require_read_only", "require_read_only"), ("off", "off"), ('"off"', "off")],
+)
+def test_what_follows_from_what_keys_may_do_is_one_of_three(
+    written: str, policy: str, loaded: Loaded
+) -> None:
+    assert loaded(f"keys: {{policy: {written}}}\n{A}").key_policy == policy
+
+
+def test_an_address_can_be_shared_with_other_pollers(loaded: Loaded) -> None:
+    config = loaded(f"egress: {{default: {{shared: true}}, nat: {{local_address: 10.0.0.2}}}}\n{A}")
+    assert {name: egress.shared for name, egress in config.egress.items()} == {"default": True, "nat": False}
+
+
 def test_empty_sections_are_as_good_as_none(loaded: Loaded) -> None:
     config = loaded(
         A
@@ -213,7 +228,7 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
         # keys
         ("acounts: {}", "1: acounts: unknown key 'acounts', did you mean 'accounts'?"),
         ("server: {listen: 1}", ("1: server: unknown key 'server'; known here: accounts, budget, defaults, egress,"
-         " exchange, include, logging, outbox, shutdown, sinks")),
+         " exchange, include, keys, logging, outbox, shutdown, sinks")),
         ("exchange: {recv_windw: 10s}", "1: exchange.recv_windw: unknown key 'recv_windw', did you mean 'recv_window'?"),
         ("shutdown: {x: 1}", "1: shutdown.x: unknown key 'x'; known here: drain"),
         ("shutdown:\n  drain: 1s\n  drain: 2s", "3: shutdown.drain: this key stands on line 2 already; remove one of the two"),
