@@ -5,9 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 KILLS  ?= 500
+EPISODES ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types bench kill lock wheel clean
+.PHONY: help demo test check format lint types bench kill episodes lock wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,6 +37,9 @@ bench: $(VENV)/.bench  ## the measurements that docs quote
 
 kill: $(VENV)/.dev  ## kill -9 a running daemon KILLS times and hold its history against the books
 	POLLER_KILLS=$(KILLS) $(BIN)/python -m pytest tests/end_to_end/test_kill.py -k campaign -s --timeout 0
+
+episodes: $(VENV)/.dev  ## EPISODES short lives of window and budget, held against slow references
+	POLLER_EPISODES=$(EPISODES) $(BIN)/python -m pytest tests/simulation/test_episodes.py --timeout 0
 
 wheel: $(VENV)/.dev  ## build the wheel into dist/
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

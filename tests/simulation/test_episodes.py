@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -207,6 +207,7 @@ step = st.one_of(
     st.tuples(st.just("say"), LIES),
     st.tuples(st.just("silence"), st.integers(0, 4)),
     st.tuples(st.just("restart"), st.booleans()),
+    st.tuples(st.just("restart"), st.just(False)),  # twice as often: what is lost then is lost for good
     st.tuples(st.just("wall"), st.sampled_from([-7200.0, -1.0, 1.0, 7200.0])),
     st.tuples(st.just("suspend"), st.sampled_from([0.5, 20.0, 4000.0])),
 )
@@ -360,6 +361,12 @@ class BudgetEpisode:
     st.sampled_from([(60, 1.0), (100, 0.9), (400, 0.5)]),
     st.sampled_from([10.0, 60.0]),
     st.booleans(),
+)
+@example(
+    [("ask", 1, 12.0, 1.0), ("idle", 9.0), ("restart", False), ("idle", 9.0)], False, (60, 1.0), 10.0, False
+)
+@example(
+    [("silence", 2), ("restart", True), ("ask", 1, 0.0, 0.0), ("idle", 90.0)], False, (60, 1.0), 10.0, False
 )
 @settings(max_examples=EPISODES - OF_THE_WINDOW)
 def test_a_budget_never_overspends_never_speaks_in_a_silence_and_never_stays_blocked(
