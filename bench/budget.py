@@ -95,7 +95,7 @@ def simulating(case: Case, directory: Path) -> Iterator[str]:
     options = {
         "--accounts": case.accounts, "--interval": case.interval, "--key-kinds": "hmac", "--window": case.window,
         "--window-length": case.window_s, "--weight-limit": case.limit, "--latency": "20-80",
-        "--neighbour": case.neighbour, "--neighbour-mode": case.mode, "--write-config": directory,
+        "--moves-per-second": 0, "--neighbour": case.neighbour, "--neighbour-mode": case.mode, "--write-config": directory,
     }  # fmt: skip
     arguments = [str(part) for option in options.items() for part in option]
     process = subprocess.Popen([*POLLER, "simulate", *arguments], stdout=subprocess.PIPE, text=True)

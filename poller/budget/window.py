@@ -29,8 +29,10 @@ GUARD_S = 0.01  # timers fire early by a clock tick, and two machines' seconds d
 CATCH_UP = 1 / 20  # of a window: how far grants may run ahead of an even pace after a hiccup
 RAMP_FROM = 0.1  # of the full pace, right after a pause
 # Windows for which foreign use is expected to come again. One is too few: whoever uses the address once
-# a minute, at any moment of it, leaves up to two minutes between two of their moments.
-FOREIGN_WINDOWS = 2
+# a minute, at any moment of it, leaves up to two minutes between two of their moments. Every 429 shows
+# that it was still too few, and doubles it for a while.
+EXPECTED_WINDOWS = 2
+EXPECTED_WINDOWS_MOST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class WeightWindow:
         self._held: list[tuple[float, int]] = []  # (when it no longer counts, weight), from before us
         self._occupied = 0
         self._foreign: deque[tuple[float, int]] = deque()  # falling maxima of (until when, weight)
+        self._expected_windows = EXPECTED_WINDOWS
+        self._overrun_s = -math.inf  # when we last met the limit all the same
         self._even_s = -math.inf  # when the next grant is due at an even pace
         self._ramp_s: float | None = None  # when the current ramp began
         self._lone = False  # only one request at a time until a good answer arrives
@@ -141,7 +145,10 @@ class WeightWindow:
     def grant(self, weight: int, now_s: float) -> Grant:
         """Spend the weight now. Ask ``wait_s`` first, and await nothing in between."""
         pace = self._pace(now_s)
-        self._even_s = max(now_s, self._even_s) + weight * self.window_s / max(1, self.allowed) / pace
+        # By what others leave us, not by our share: a part that is used up early leaves us blind for the
+        # rest of the window, and it is the last report of a window that tells what others use.
+        spacing_s = weight * self.window_s / max(weight, self.capacity(now_s))
+        self._even_s = max(now_s, self._even_s) + spacing_s / pace
         self._number += 1
         grant = Grant(self._number, weight, now_s)
         self._in_flight[grant.number] = grant
@@ -167,6 +174,18 @@ class WeightWindow:
         for tally in (self._grants, self._answers):
             tally.forget(oldest_s - self.window_s)
         heapq.heappush(self._leaving, (now_s + self.window_s + GUARD_S, grant.weight))
+
+    def overran(self, now_s: float) -> None:
+        """Note that the limit was met all the same: what others use has to be expected for longer."""
+        if now_s < self._overrun_s + self.window_s:
+            return  # more answers of the same moment
+        self._overrun_s = now_s
+        before, self._expected_windows = (
+            self._expected_windows,
+            min(2 * self._expected_windows, EXPECTED_WINDOWS_MOST),
+        )
+        longer_s = (self._expected_windows - before) * self.window_s
+        self._foreign = deque((until_s + longer_s, weight) for until_s, weight in self._foreign)
 
     def hold(self, weight: int, until_s: float) -> None:
         """Count weight that was spent by somebody before us, such as this daemon before its restart."""
@@ -200,9 +219,11 @@ class WeightWindow:
         must = grant.weight + self._answers.by(begin_s) - self._grants.by(end_s - self.window_s)
         foreign = used_weight - max(grant.weight, must)
         # It may have been used this very moment and so counts for a whole window; then we expect it again.
+        if now_s > self._overrun_s + 2 * self._expected_windows * self.window_s:
+            self._expected_windows = EXPECTED_WINDOWS
         while self._foreign and self._foreign[-1][1] <= foreign:
             self._foreign.pop()
-        self._foreign.append((now_s + FOREIGN_WINDOWS * self.window_s, foreign))
+        self._foreign.append((now_s + self._expected_windows * self.window_s, foreign))
 
     def _expire(self, now_s: float) -> None:
         while self._leaving and self._leaving[0][0] <= now_s:

@@ -317,3 +317,21 @@ async def test_a_heavier_weight_is_learned_said_and_spent(
     grant = await budget.acquire(WEIGHT)
     assert grant is not None
     assert grant.weight == 10
+
+
+async def test_a_neighbour_is_told_once_and_again_when_gone(
+    ledger: Ledger, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    budget = make(ledger, clock, limit=1000)
+    for used in (305, 310, 315):
+        grant = await budget.acquire(WEIGHT)
+        assert grant is not None
+        budget.answered(grant, weight=WEIGHT, used_weight=used, good=True)
+    await asyncio.sleep(121)
+    await spend(budget, 2)
+    told = [record.message for record in caplog.records]
+    assert told == [
+        "somebody else uses weight of this address; our part shrinks by it",
+        "nobody else uses weight of this address any more",
+    ]

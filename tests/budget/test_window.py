@@ -110,6 +110,24 @@ def test_foreign_use_above_the_limit_stops_us_until_it_is_forgotten() -> None:
     assert window.wait_s(WEIGHT, 120.0) == 0.0
 
 
+def test_every_429_makes_us_expect_others_for_longer_until_it_was_calm() -> None:
+    window = WeightWindow(limit=1000)
+
+    def report(at_s: float, used: int) -> None:
+        [grant] = fill(window, at_s, 1)
+        window.answered(grant, at_s, used_weight=used)
+
+    report(0.0, 305)
+    window.overran(0.0)
+    window.overran(30.0)  # the same moment's answers
+    assert (window.foreign(239.9), window.foreign(240.0)) == (300, 0)
+    report(250.0, 305)
+    window.overran(250.0)
+    assert (window.foreign(250.0 + 479.9), window.foreign(250.0 + 480.0)) == (300, 0)
+    report(2000.0, 305)  # calm for long
+    assert (window.foreign(2119.9), window.foreign(2120.0)) == (300, 0)
+
+
 def test_after_a_pause_one_goes_alone_then_the_pace_grows() -> None:
     window = WeightWindow(limit=1200)
     window.resume(100.0)
