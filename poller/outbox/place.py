@@ -136,14 +136,17 @@ def sync_directory(directory: Path) -> None:
 
 
 def has_room(path: Path) -> bool:
-    """Whether a file next to this one can grow; asked by trying."""
-    probe = Reserve(path.with_name(f"{path.name}.probe"), _PROBE_BYTES)
+    """Whether the database or its log can grow; asked by trying, with a file of the same length."""
+    log = Path(f"{path}-wal")
+    length_bytes = max((file.stat().st_size for file in (path, log) if file.exists()), default=0)
+    probe = path.with_name(f"{path.name}.probe")
     try:
-        return probe.take()
-    except OSError:
-        return True  # it fails for another reason: then room is not what is missing
+        _allocate(probe, length_bytes, _PROBE_BYTES)
+    except OSError as error:
+        return error.errno not in NO_ROOM  # if it fails for another reason, room is not what is missing
     finally:
-        probe.release()
+        probe.unlink(missing_ok=True)
+    return True
 
 
 class Reserve:
@@ -157,16 +160,16 @@ class Reserve:
         self._path = path
         self._size_bytes = size_bytes
 
-    def take(self) -> bool:
-        """Make sure that the space is held; return whether it is."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    def take(self, *, beyond_bytes: int = 0) -> bool:
+        """Make sure that the space is held; return whether it is.
+
+        Args:
+            beyond_bytes: take it only if there is so much more. What was released and is taken again proves
+                nothing about the disk.
+        """
         try:
-            fd = os.open(self._path, flags, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, self._size_bytes)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _allocate(self._path, 0, self._size_bytes + beyond_bytes)
+            os.truncate(self._path, self._size_bytes)
         except OSError as error:
             self.release()
             if error.errno in NO_ROOM:
@@ -177,6 +180,15 @@ class Reserve:
     def release(self) -> None:
         """Give the space back."""
         self._path.unlink(missing_ok=True)
+
+
+def _allocate(path: Path, offset_bytes: int, size_bytes: int) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.posix_fallocate(fd, offset_bytes, size_bytes)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _make_directory(directory: Path) -> None:

@@ -69,13 +69,13 @@ class Store:
         self._max_bytes = max_size_bytes
         self.set_aside = set_aside
         self._reserve = place.Reserve(Path(f"{path}.reserve"), RESERVE_BYTES)
-        self._commits_in_log = 0
-        self._bytes_in_log = 0
+        self._commits_in_log = self._bytes_in_log = 0
         (self._page_bytes,) = db.execute("PRAGMA page_size").fetchone()
         self._first, self._last = tables.positions(db)
         self._cursors = tables.cursors(db)
         self._dead_letters = tables.count_dead_letters(db)
         self._is_full = not self._reserve.take()
+        self._full_because = f"{path}: no room on the disk"
         self._gave_up_history = False
 
     @classmethod
@@ -200,7 +200,7 @@ class Store:
 
     def _refuse(self, incoming_bytes: int, now_ns: int) -> OutboxFull | None:
         if self._is_full:
-            return OutboxFull(f"{self._path}: still no room")
+            return OutboxFull(self._full_because)
         try:
             while self._used_bytes() + incoming_bytes > self._max_bytes:
                 # History gives way to what is new. An absent sink does not hold anything up here, or
@@ -223,12 +223,16 @@ class Store:
     def _turn_full(self, why: str) -> None:
         if not self._is_full:
             logger.error("the outbox is full: polls pause until there is room", extra={"reason": why})
-        self._is_full = True
+        self._is_full, self._full_because = True, why
         self._reserve.release()
 
     def _look_for_room(self) -> None:
         below_bytes = self._max_bytes - self._max_bytes // 16  # not at the very edge, or it would flap
-        if self._used_bytes() <= below_bytes and self._reserve.take():
+        if (
+            self._used_bytes() <= below_bytes
+            and place.has_room(self._path)
+            and self._reserve.take(beyond_bytes=RESERVE_BYTES)
+        ):
             self._is_full = False
             logger.warning("the outbox has room again")
 
@@ -374,7 +378,8 @@ class Store:
 
     def _checkpoint(self) -> None:
         with trusted(self._path):
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            how = "TRUNCATE" if self._is_full else "PASSIVE"  # on a full disk the log gives its space back
+            self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
         self._commits_in_log = self._bytes_in_log = 0
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,36 @@ def test_the_reserve_holds_real_space_and_gives_it_back(tmp_path: Path) -> None:
     reserve.release()
     reserve.release()
     assert not (tmp_path / "reserve").exists()
+
+
+def test_the_reserve_is_only_taken_when_there_is_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def allocate(fd: int, offset: int, size: int) -> None:
+        asked.append((offset, size))
+        if size > 150:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr("os.posix_fallocate", allocate)
+    reserve = place.Reserve(tmp_path / "reserve", 100)
+    assert reserve.take(beyond_bytes=50)
+    assert not reserve.take(beyond_bytes=51)
+    assert asked == [(0, 150), (0, 151)]
+    assert not (tmp_path / "reserve").exists()
+
+
+def test_a_reserve_that_fails_for_another_reason_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.posix_fallocate", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        place.Reserve(tmp_path / "reserve", 100).take()
+    assert place.has_room(tmp_path / "outbox.db")
 
 
 def test_there_is_room_next_to_a_file_on_a_disk_with_room(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""The outbox against a model of a few lines, in any order of what can happen to it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from poller.metrics import Metrics
+from poller.model import Baseline, Record
+from poller.outbox import DeadLetter, Outbox
+from poller.testing.sink_contract import make_records
+from poller.testing.virtual_time import VirtualClock, VirtualTimeLoop
+
+SINKS = ("a", "b", "c")
+RETAIN_S = 1000.0
+TEND_S = 60.0  # at the latest after this, what may go is gone
+ALL = {"max_records": 10_000, "max_bytes": 1 << 30}
+
+
+@dataclass
+class Model:
+    """What an outbox must know."""
+
+    records: list[Record] = field(default_factory=list)  # all ever accepted, by position
+    accepted_s: list[float] = field(default_factory=list)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
+    cursors: dict[str, int] = field(default_factory=dict)
+    configured: frozenset[str] = frozenset()
+    dead: dict[str, list[str]] = field(default_factory=dict)
+    egress: dict[str, bytes] = field(default_factory=dict)
+
+    def deletable(self, at_s: float) -> int:
+        """How many of the oldest records may be gone at a time."""
+        everywhere = min(self.cursors.values(), default=len(self.records))
+        count = 0
+        while count < everywhere and self.accepted_s[count] < at_s - RETAIN_S:
+            count += 1
+        return count
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Runs the real outbox on a virtual loop; a crash is a copy of its files while it is in use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.loop = VirtualTimeLoop()
+        self.clock = VirtualClock()
+        self.model = Model()
+        self.generation = 0
+        self.outbox: Outbox
+
+    @property
+    def path(self) -> Path:
+        return self.directory / str(self.generation) / "outbox.db"
+
+    def run(self, awaitable: Any) -> Any:
+        async def wait() -> Any:
+            return await awaitable
+
+        return self.loop.run_until_complete(wait())
+
+    def open(self) -> None:
+        self.outbox = self.run(Outbox.open(self.path, self.clock, metrics=Metrics(), retain_s=RETAIN_S))
+
+    @initialize()
+    def begin(self) -> None:
+        self.open()
+
+    @rule(count=st.integers(1, 5), account=st.sampled_from(["alice", "bob"]), together=st.booleans())
+    def accept(self, count: int, account: str, together: bool) -> None:
+        first = len(self.model.records) + 1
+        records = make_records(count, account=account, first=first)
+        baseline = Baseline(account, sequence=first + count - 1)
+
+        async def at_once() -> None:
+            await asyncio.gather(*(self.outbox.accept(baseline, [record]) for record in records))
+
+        self.run(at_once() if together else self.outbox.accept(baseline, records))
+        self.model.records += records
+        self.model.accepted_s += [self.loop.time()] * count
+        self.model.baselines[account] = baseline
+
+    @rule(sinks=st.sets(st.sampled_from(SINKS)), start=st.sampled_from(["oldest", "now"]))
+    def register(self, sinks: set[str], start: Any) -> None:
+        first = self.outbox.stats().first_position
+        self.run(self.outbox.register(dict.fromkeys(sinks, start)))
+        for sink in sinks - self.model.cursors.keys():
+            self.model.cursors[sink] = first - 1 if start == "oldest" else len(self.model.records)
+        self.model.configured = frozenset(sinks)
+
+    @precondition(lambda self: self.model.configured)
+    @rule(data=st.data(), share=st.floats(0.0, 1.0), refused=st.integers(0, 2))
+    def acknowledge(self, data: st.DataObject, share: float, refused: int) -> None:
+        sink = data.draw(st.sampled_from(sorted(self.model.configured)))
+        position = round(share * len(self.model.records))
+        cursor = self.model.cursors[sink]
+        waiting = [
+            replace(record, position=place)
+            for place, record in enumerate(self.model.records, 1)
+            if cursor < place <= position
+        ]
+        dead = [DeadLetter(record, "no") for record in waiting[:refused]]
+        self.run(self.outbox.acknowledge(sink, position, dead))
+        self.model.cursors[sink] = max(cursor, position)
+        self.model.dead.setdefault(sink, []).extend(letter.record.id for letter in dead)
+
+    @rule(name=st.sampled_from(["default", "nat-b"]), state=st.binary(max_size=20))
+    def put_egress(self, name: str, state: bytes) -> None:
+        self.run(self.outbox.put_egress(name, state))
+        self.model.egress[name] = state
+
+    @rule(seconds=st.sampled_from([0.1, 10.0, 500.0, 2000.0]))
+    def wait(self, seconds: float) -> None:
+        self.run(asyncio.sleep(seconds))
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self.outbox.close())
+        self.open()
+        self.run(self.outbox.register(dict.fromkeys(self.model.configured, "oldest")))
+
+    @rule()
+    def crash(self) -> None:
+        crashed, old = self.outbox, self.path
+        self.generation += 1
+        self.path.parent.mkdir()
+        for file in old.parent.iterdir():
+            shutil.copy(file, self.path.parent)
+        self.run(crashed.close())
+        self.open()
+        self.run(self.outbox.register(dict.fromkeys(self.model.configured, "oldest")))
+
+    @invariant()
+    def knows_what_the_model_knows(self) -> None:
+        if not hasattr(self, "outbox"):
+            return
+        assert self.outbox.last_position == len(self.model.records)
+        assert self.run(self.outbox.baselines()) == self.model.baselines
+        assert self.run(self.outbox.egress()) == self.model.egress
+        assert self.outbox.stats().backlogs.keys() == self.model.configured
+        for sink in self.model.configured:
+            cursor = self.model.cursors[sink]
+            assert self.outbox.cursor(sink) == cursor
+            waiting = [
+                replace(record, position=place)
+                for place, record in enumerate(self.model.records[cursor:], cursor + 1)
+            ]
+            assert self.outbox.backlog(sink) == len(waiting)
+            if waiting:
+                assert self.run(self.outbox.next_batch(sink, **ALL)) == waiting
+            dead = self.run(self.outbox.dead_letters(sink))
+            assert [letter.record.id for letter in dead] == self.model.dead.get(sink, [])
+
+    @invariant()
+    def deletes_what_may_go_and_nothing_else(self) -> None:
+        if not hasattr(self, "outbox"):
+            return
+        deleted = self.outbox.stats().first_position - 1
+        assert deleted <= self.model.deletable(self.loop.time())
+
+    def teardown(self) -> None:
+        if hasattr(self, "outbox"):
+            if not self.model.configured and self.model.cursors:
+                self.run(self.outbox.register(dict.fromkeys(self.model.cursors, "oldest")))
+            for sink in self.model.cursors:
+                self.run(self.outbox.register(dict.fromkeys(self.model.cursors, "oldest")))
+                self.run(self.outbox.acknowledge(sink, len(self.model.records)))
+            self.run(asyncio.sleep(RETAIN_S + TEND_S))
+            assert self.outbox.stats().first_position == len(self.model.records) + 1
+            self.run(self.outbox.close())
+        self.loop.close()
+        shutil.rmtree(self.directory)
+
+
+TestOutbox = OutboxMachine.TestCase
+TestOutbox.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
