@@ -151,19 +151,11 @@ class App:
             if self._observer is not None:
                 self._observer(account, outcome, lateness_s)
 
-        async with self._assembly.open(sweep=True, observer=note) as parts, asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(parts.timekeeper.run(), name="clock")]
-            background += [
-                tasks.create_task(address.dispatcher.run(), name=f"polls from {name}")
-                for name, address in parts.addresses.items()
-            ]
+        async with self._assembly.open(sweep=True, observer=note) as parts:
             try:
-                async with asyncio.timeout(timeout_s):
-                    await found.finished.wait()
-            except TimeoutError:
-                pass
-            for task in background:
-                task.cancel()
+                await self._sweep(parts, found.finished, timeout_s)
+            except* OutboxFailed as failed:
+                raise _first(failed) from None
         return found.outcomes
 
     def status(self) -> AppStatus | None:
@@ -177,6 +169,21 @@ class App:
             outbox=self._parts.outbox.stats(),
             clock_offset_s=_offset_s(self._parts, self._clock),
         )
+
+    async def _sweep(self, parts: Parts, finished: asyncio.Event, timeout_s: float) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(parts.timekeeper.run(), name="clock")]
+            background += [
+                tasks.create_task(address.dispatcher.run(), name=f"polls from {name}")
+                for name, address in parts.addresses.items()
+            ]
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await finished.wait()
+            except TimeoutError:
+                pass
+            for task in background:
+                task.cancel()
 
     async def _run(self, parts: Parts, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -8,7 +8,7 @@ address are refused alike, the address is to blame and no account is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from poller.model import Account, State
@@ -35,6 +35,7 @@ class Health:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Health] = {}
+        self._stretch: dict[int, float] = {}
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -103,21 +104,25 @@ class Health:
         """Note that the account's state was told to sinks."""
         self._accounts[name].state = state
 
+    def set_stretch(self, factors: Mapping[int, float]) -> None:
+        """Judge staleness by intervals as they are now, by priority: what must wait is late, not stale."""
+        self._stretch = dict(factors)
+
+    def _stale_s(self, health: _Health) -> float:
+        stretch = max(1.0, self._stretch.get(health.account.priority, 1.0))
+        return health.good_s + health.account.stale_after_s * stretch
+
     def stale(self, now_s: float) -> list[Account]:
         """Return the accounts that have become stale and were not yet called so."""
         return [
             health.account
             for health in self._accounts.values()
-            if health.state is State.OK and now_s >= health.good_s + health.account.stale_after_s
+            if health.state is State.OK and now_s >= self._stale_s(health)
         ]
 
     def next_stale_s(self) -> float:
         """Return when the next account becomes stale if nothing happens; infinity if none can."""
         return min(
-            (
-                health.good_s + health.account.stale_after_s
-                for health in self._accounts.values()
-                if health.state is State.OK
-            ),
+            (self._stale_s(health) for health in self._accounts.values() if health.state is State.OK),
             default=math.inf,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from poller.acceptance import Acceptance
 from poller.budget import WeightBudget
@@ -84,6 +84,10 @@ class Outcomes:
         for state in self._health.states():
             counts[state] += 1
         return counts
+
+    def set_stretch(self, factors: Mapping[int, float]) -> None:
+        """Let accounts be silent for so many times as long before they are stale, by priority."""
+        self._health.set_stretch(factors)
 
     def held_something(self, account: Account) -> bool:
         """Say whether the account's last accepted answer listed anything."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -151,7 +151,7 @@ class Dispatcher:
             maintenance = self._outcomes.watch_maintenance()
             beside.append(tasks.create_task(maintenance, name=f"maintenance on {self.egress}"))
             if self._stretching is not None:
-                stretching = self._stretching.run(self._woken.set)
+                stretching = self._stretching.run(self._stretched)
                 beside.append(tasks.create_task(stretching, name=f"stretching on {self.egress}"))
             dispatching = tasks.create_task(self._dispatch(tasks), name=f"dispatch on {self.egress}")
             self._stop = dispatching.cancel
@@ -174,6 +174,11 @@ class Dispatcher:
         """Return the counts."""
         states = self._outcomes.states()
         return DispatcherStatus(self.egress, sum(states.values()), self._in_flight, states)
+
+    def _stretched(self, factors: Mapping[int, float]) -> None:
+        """Take note that due times have moved."""
+        self._outcomes.set_stretch(factors)
+        self._woken.set()
 
     async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
         await self._timekeeper.ready()

@@ -91,11 +91,10 @@ class Stretching:
         self._said = False  # that intervals stretch
         self._said_s = -math.inf
 
-    async def run(self, changed: Callable[[], object]) -> None:
-        """Look twelve times a window, until cancelled; ``changed`` is called when due times have moved."""
+    async def run(self, changed: Callable[[Mapping[int, float]], object]) -> None:
+        """Look twelve times a window, until cancelled; ``changed`` is told by what factor each priority waits."""
         while True:
-            self.look()
-            changed()
+            changed(self.look().stretches())
             await asyncio.sleep(self._window_s / LOOKS_PER_WINDOW)
 
     def look(self) -> Plan:

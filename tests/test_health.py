@@ -25,6 +25,16 @@ def test_an_account_is_stale_after_its_limit_without_a_good_answer() -> None:
     assert health.next_stale_s() == 280.0
 
 
+def test_where_intervals_stretch_staleness_waits_with_them() -> None:
+    health = watch()
+    health.set_stretch({0: 4.0})
+    assert health.next_stale_s() == 720.0
+    assert health.stale(719.9) == []
+    assert [account.name for account in health.stale(720.0)] == ["a0"]
+    health.set_stretch({0: 0.5, 1: 9.0})
+    assert health.next_stale_s() == 180.0
+
+
 def test_an_account_is_called_stale_once() -> None:
     health = watch()
     health.turn("a0", State.STALE)

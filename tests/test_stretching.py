@@ -96,7 +96,7 @@ async def test_it_looks_every_five_seconds_and_wakes_whoever_sleeps_by_the_old_t
     clock: VirtualClock,
 ) -> None:
     figures, woken = Figures({(0, 20.0): 1}, 10_800), []
-    running = asyncio.create_task(stretching(figures, clock).run(lambda: woken.append(clock.monotonic_s())))
+    running = asyncio.create_task(stretching(figures, clock).run(lambda _: woken.append(clock.monotonic_s())))
     await asyncio.sleep(12)
     running.cancel()
     assert woken == [0.0, 5.0, 10.0]

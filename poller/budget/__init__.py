@@ -293,6 +293,7 @@ class WeightBudget:
         if begins:
             self._strikes += 1
             self._metrics.pauses.labels(self.egress, error.kind).inc()
+        cause_before = self._pause.cause if self._pause else ""
         self._pause = Pause(
             cause=error.kind,
             length_s=length_s,
@@ -301,7 +302,9 @@ class WeightBudget:
             boot_id=self._clock.boot_id(),
         )
         self._changed.set()
-        logger.error(
+        # A pause that is only prolonged for the cause that is known is no news.
+        logger.log(
+            logging.ERROR if begins or cause_before != error.kind else logging.DEBUG,
             "every request from this address pauses",
             extra={
                 "egress": self.egress,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poller.clock import NS_PER_S
-from poller.errors import Banned, Blocked, Overloaded, PollError, RateLimited
+from poller.errors import Banned, Blocked, Maintenance, Overloaded, PollError, RateLimited
 
 DAY_S = 86_400.0
 # A figure beyond any documented ban (3 days) is not believed to the letter, nor ignored.
@@ -96,6 +96,9 @@ def pause_s(error: PollError, *, strikes: int, window_s: float, exchange_ms: flo
             length_s = min(RESTRICTED_S * doubled, DAY_S)
         case Blocked():
             length_s = max(asked_s or 0.0, min(BLOCKED_S * doubled, BLOCKED_LONGEST_S))
+        case Maintenance():
+            # Asked after once a minute: a pause that grew would outlast it.
+            length_s = asked_s or ENDPOINT_S
         case Overloaded():
             length_s = max(asked_s or 0.0, min(ENDPOINT_S * doubled, ENDPOINT_LONGEST_S))
         case _:

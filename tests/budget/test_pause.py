@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from poller.budget.pause import LONGEST_S, Pause, pause_s
 from poller.clock import NS_PER_S
-from poller.errors import BadRequest, Banned, Blocked, Overloaded, PollError, RateLimited
+from poller.errors import BadRequest, Banned, Blocked, Maintenance, Overloaded, PollError, RateLimited
 
 NOW_MS = 1_767_225_600_000
 
@@ -48,6 +48,8 @@ def banned(retry_after_s: float | None = None, until_ms: int | None = None) -> B
         (Blocked("x", status=403, retry_after_s=1000), 0, 1000),
         (Blocked("x", status=451), 0, 3600),
         (Blocked("x", status=451), 9, 86_400),
+        (Maintenance("x", retry_after_s=90), 9, 90),
+        (Maintenance("x"), 9, 60),
         (Overloaded("x", code=-1008), 0, 60),
         (Overloaded("x", code=-1008), 9, 600),
         (BadRequest("x", code=-1102), 0, 60),
