@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,27 @@ async def filled(path: Path, count: int = 200) -> bytes:
     await outbox.accept(Baseline("alice", sequence=count), make_records(count))
     await outbox.close()
     return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("journal_mode", "wal"),
+        ("synchronous", 2),  # FULL: a commit that returned survives a power cut
+        ("locking_mode", "exclusive"),
+        ("auto_vacuum", 2),  # incremental: deleted records give their space back
+        ("wal_autocheckpoint", 0),  # errors of automatic ones would be swallowed
+    ],
+)
+async def test_the_settings_that_promises_rest_on(path: Path, setting: str, value: object) -> None:
+    for _ in ("new", "opened again"):
+        outbox = await opened(path)
+        assert await outbox._run(partial(query, outbox, f"PRAGMA {setting}")) == value
+        await outbox.close()
+
+
+def query(outbox: Outbox, sql: str) -> object:
+    return outbox._store._db.execute(sql).fetchone()[0]
 
 
 # Rights -------------------------------------------------------------------------------------------

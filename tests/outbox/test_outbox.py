@@ -440,6 +440,24 @@ async def test_cursors_dead_letters_and_pauses_are_kept_also_when_it_is_full(pat
         assert await outbox.egress() == {"default": b"banned"}
 
 
+async def test_a_full_outbox_refuses_of_a_group_only_what_was_to_be_accepted(path: Path) -> None:
+    async with opened(path, max_size_bytes=LIMIT_BYTES) as outbox:
+        await outbox.register({"sink": "oldest"})
+        accepted = await fill(outbox)
+        before = outbox.stats().commits
+        refused, *others = await asyncio.gather(
+            outbox.accept(None, make_records(1)),
+            outbox.put_egress("default", b"banned"),
+            outbox.acknowledge("sink", 1),
+            return_exceptions=True,
+        )
+        assert outbox.stats().commits == before + 1  # they did share one
+        assert isinstance(refused, OutboxFull)
+        assert others == [None, None]
+        assert await outbox.egress() == {"default": b"banned"}
+        assert (outbox.cursor("sink"), outbox.last_position) == (1, accepted)
+
+
 async def test_delivered_records_give_way_before_polls_have_to_wait(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
