@@ -128,7 +128,7 @@ class WeightBudget:
             if lost:
                 self._window.hold(self._window.limit, now_s + self._window.window_s + self._in_flight_s)
             return
-        self._pause, self._strikes = kept.pause, kept.strikes
+        self._strikes = kept.strikes
         if kept.limit is not None and self._clock.utc_ns() - kept.limit[1] < LIMIT_KEPT_S * NS_PER_S:
             self._window.terms.restore(kept.limit[0])
             self._limit_learned_ns = kept.limit[1]
@@ -141,16 +141,31 @@ class WeightBudget:
                 self._blocks.append(
                     (self._clock.utc_ns() - round(age_s * NS_PER_S), self._clock.uptime_s() - age_s, weight)
                 )
-        if self._pause is not None:
-            self._window.resume(now_s)
+        if kept.pause is not None:
+            self._take_over(kept.pause)
+
+    def _take_over(self, pause: Pause) -> None:
+        """Keep a pause from before the restart, by this boot's clocks: those cannot be stepped any more."""
+        left_s = pause.remaining_s(
+            utc_ns=self._clock.utc_ns(), uptime_s=self._clock.uptime_s(), boot_id=self._clock.boot_id()
+        )
+        self._window.resume(self._clock.monotonic_s())
+        if left_s > 0:
+            self._pause = self._pause_of(pause.cause, left_s)
             logger.warning(
                 "a pause from before the restart is still in force",
-                extra={
-                    "egress": self.egress,
-                    "cause": self._pause.cause,
-                    "left_s": round(self.pause_left_s(), 1),
-                },
+                extra={"egress": self.egress, "cause": pause.cause, "left_s": round(left_s, 1)},
             )
+
+    def _pause_of(self, cause: str, length_s: float) -> Pause:
+        """Return a pause that begins now."""
+        return Pause(
+            cause=cause,
+            length_s=length_s,
+            until_ns=self._clock.utc_ns() + round(length_s * NS_PER_S),
+            until_uptime_s=self._clock.uptime_s() + length_s,
+            boot_id=self._clock.boot_id(),
+        )
 
     def pause_left_s(self) -> float:
         """Return seconds until requests may leave again; 0.0 if they may now."""
@@ -190,7 +205,7 @@ class WeightBudget:
                 now_s = self._clock.monotonic_s()
                 if (wait_s := self._window.wait_s(weight, now_s)) > 0:
                     await self._wait(wait_s)
-                elif weight > self._block_left or now_s >= self._block_until_s:
+                elif weight > self._block_left or self._clock.uptime_s() >= self._block_until_s:
                     await self._reserve(weight)
                 else:
                     return self._spend(weight, now_s)
@@ -294,13 +309,7 @@ class WeightBudget:
             self._strikes += 1
             self._metrics.pauses.labels(self.egress, error.kind).inc()
         cause_before = self._pause.cause if self._pause else ""
-        self._pause = Pause(
-            cause=error.kind,
-            length_s=length_s,
-            until_ns=self._clock.utc_ns() + round(length_s * NS_PER_S),
-            until_uptime_s=self._clock.uptime_s() + length_s,
-            boot_id=self._clock.boot_id(),
-        )
+        self._pause = self._pause_of(error.kind, length_s)
         self._changed.set()
         # A pause that is only prolonged for the cause that is known is no news.
         logger.log(
@@ -346,12 +355,13 @@ class WeightBudget:
     async def _reserve(self, weight: int) -> None:
         window = self._window
         block = max(weight, window.allowed // BLOCKS_PER_WINDOW)
-        utc_ns, uptime_s, now_s = self._clock.utc_ns(), self._clock.uptime_s(), self._clock.monotonic_s()
+        utc_ns, uptime_s = self._clock.utc_ns(), self._clock.uptime_s()
         self._blocks = [kept for kept in self._blocks if uptime_s - kept[1] < self._counts_for_s()]
         self._blocks.append((utc_ns, uptime_s, block))
         await self._save(self._state())
         self._block_left = block
-        self._block_until_s = now_s + window.window_s / BLOCKS_PER_WINDOW
+        # In uptime, as its age will be after a restart: a machine may sleep on it.
+        self._block_until_s = uptime_s + window.window_s / BLOCKS_PER_WINDOW
 
     def _counts_for_s(self) -> float:
         # A block may be spent until it is stale, be under way after that, and then counts a window.

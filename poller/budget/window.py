@@ -21,6 +21,7 @@ import heapq
 import math
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from poller.budget.terms import Terms
@@ -33,6 +34,7 @@ RAMP_FROM = 0.1  # of the full pace, right after a pause
 # that it was still too few, and doubles it for a while.
 EXPECTED_WINDOWS = 2
 EXPECTED_WINDOWS_MOST = 16
+LEFT_AT_LEAST = 0.1  # of our share, against others who are only expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,33 @@ class _Tally:
             del self._times[:place], self._sums[:place]
 
 
+class _Maxima:
+    """The largest of what was noted and has not run out. Ends must be noted in their order."""
+
+    def __init__(self, noted: Iterable[tuple[float, int]] = ()) -> None:
+        self._falling = deque(noted)  # (until when, weight): each weighs more than all after it
+
+    def note(self, until_s: float, weight: int) -> None:
+        while self._falling and self._falling[-1][1] <= weight:
+            self._falling.pop()
+        self._falling.append((until_s, weight))
+
+    def largest(self, now_s: float) -> int:
+        self._expire(now_s)
+        return self._falling[0][1] if self._falling else 0
+
+    def next_end_s(self, now_s: float) -> float:
+        self._expire(now_s)
+        return self._falling[0][0] if self._falling else math.inf
+
+    def prolonged(self, by_s: float) -> _Maxima:
+        return _Maxima((until_s + by_s, weight) for until_s, weight in self._falling)
+
+    def _expire(self, now_s: float) -> None:
+        while self._falling and self._falling[0][0] <= now_s:
+            self._falling.popleft()
+
+
 class WeightWindow:
     """Own weight in flight and in the last window, foreign weight as reported, and the pace of grants.
 
@@ -88,7 +117,8 @@ class WeightWindow:
         self._answers = _Tally()
         self._held: list[tuple[float, int]] = []  # (when it no longer counts, weight), from before us
         self._occupied = 0
-        self._foreign: deque[tuple[float, int]] = deque()  # falling maxima of (until when, weight)
+        self._seen = _Maxima()  # foreign use that may be in the exchange's window now
+        self._expected = _Maxima()  # and that we expect to come again
         self._expected_windows = EXPECTED_WINDOWS
         self._overrun_s = -math.inf  # when we last met the limit all the same
         self._even_s = -math.inf  # when the next grant is due at an even pace
@@ -116,14 +146,20 @@ class WeightWindow:
         return self._occupied
 
     def foreign(self, now_s: float) -> int:
-        """Return the weight that others have used within the last window, at least."""
-        while self._foreign and self._foreign[0][0] <= now_s:
-            self._foreign.popleft()
-        return self._foreign[0][1] if self._foreign else 0
+        """Return the weight that others are to be expected to use in a window."""
+        return self._expected.largest(now_s)
 
     def capacity(self, now_s: float) -> int:
-        """Return the weight we may occupy: our share, or less where others leave less."""
-        return max(0, min(self.allowed, self.limit - self.foreign(now_s)))
+        """Return the weight we may occupy: our share, or less where others leave less.
+
+        What others use now is theirs. What they used a while ago, and may use again, leaves us a little
+        all the same: a neighbour in bursts would silence us for good, and to ask now and then costs at
+        worst one 429.
+        """
+        left: float = self.limit - self._expected.largest(now_s)
+        if left < self.allowed * LEFT_AT_LEAST:
+            left = min(self.allowed * LEFT_AT_LEAST, self.limit - self._seen.largest(now_s))
+        return max(0, min(self.allowed, math.floor(left)))
 
     def wait_s(self, weight: int, now_s: float) -> float:
         """Return seconds until it is worth asking again; 0.0 if a grant fits now.
@@ -136,9 +172,8 @@ class WeightWindow:
         capacity = self.capacity(now_s)
         if self._occupied + weight > capacity:
             # Whatever goes first makes room: own weight that leaves, or foreign use that is forgotten.
-            ends = [self._leaving[0][0]] if self._leaving else []
-            ends += [self._foreign[0][0]] if self._foreign else []
-            return max(0.0, min(ends) - now_s) if ends else math.inf
+            leaves_s = self._leaving[0][0] if self._leaving else math.inf
+            return min(leaves_s, self._seen.next_end_s(now_s), self._expected.next_end_s(now_s)) - now_s
         ahead_s = 0.0 if self._ramping(now_s) else self.window_s * CATCH_UP
         return max(0.0, self._even_s - ahead_s - now_s)
 
@@ -185,7 +220,7 @@ class WeightWindow:
             min(2 * self._expected_windows, EXPECTED_WINDOWS_MOST),
         )
         longer_s = (self._expected_windows - before) * self.window_s
-        self._foreign = deque((until_s + longer_s, weight) for until_s, weight in self._foreign)
+        self._expected = self._expected.prolonged(longer_s)
 
     def hold(self, weight: int, until_s: float) -> None:
         """Count weight that was spent by somebody before us, such as this daemon before its restart."""
@@ -221,9 +256,8 @@ class WeightWindow:
         # It may have been used this very moment and so counts for a whole window; then we expect it again.
         if now_s > self._overrun_s + 2 * self._expected_windows * self.window_s:
             self._expected_windows = EXPECTED_WINDOWS
-        while self._foreign and self._foreign[-1][1] <= foreign:
-            self._foreign.pop()
-        self._foreign.append((now_s + self._expected_windows * self.window_s, foreign))
+        self._seen.note(now_s + self.window_s, foreign)
+        self._expected.note(now_s + self._expected_windows * self.window_s, foreign)
 
     def _expire(self, now_s: float) -> None:
         while self._leaving and self._leaving[0][0] <= now_s:

@@ -211,6 +211,16 @@ async def test_after_a_reboot_a_pause_is_still_in_force(ledger: Ledger, clock: V
     assert make(ledger, rebooted, ledger.state).pause_left_s() == 300.0
 
 
+async def test_a_pause_that_was_carried_over_a_reboot_is_not_stepped_away(
+    ledger: Ledger, clock: VirtualClock
+) -> None:
+    await make(ledger, clock).pause(Banned("x", retry_after_s=500), exchange_ms=0)
+    rebooted = VirtualClock(START_UTC_S + 200, boot="boot-2")
+    budget = make(ledger, rebooted, ledger.state)
+    rebooted.wall_step_s = 86_400.0
+    assert budget.pause_left_s() == 300.0
+
+
 @pytest.mark.parametrize("reboot", [False, True])
 async def test_a_hundred_restarts_in_a_row_never_overspend(
     ledger: Ledger, clock: VirtualClock, reboot: bool

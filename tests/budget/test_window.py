@@ -101,13 +101,15 @@ def test_an_old_answer_is_read_with_what_was_ours_at_its_time() -> None:
     assert window.foreign(61.0) == 0
 
 
-def test_foreign_use_above_the_limit_stops_us_until_it_is_forgotten() -> None:
+def test_foreign_use_above_the_limit_stops_us_while_it_counts_and_then_leaves_us_a_little() -> None:
     window = WeightWindow(limit=100)
     [grant] = fill(window, 0.0, 1)
     window.answered(grant, 0.0, used_weight=5000)
     assert window.capacity(0.0) == 0
-    assert window.wait_s(WEIGHT, 60.0 + GUARD_S) == pytest.approx(60.0 - GUARD_S)
-    assert window.wait_s(WEIGHT, 120.0) == 0.0
+    assert window.wait_s(WEIGHT, 0.0) == pytest.approx(60.0)
+    assert window.capacity(60.0 + GUARD_S) == 10
+    assert window.wait_s(WEIGHT, 60.0 + GUARD_S) == 0.0
+    assert window.capacity(120.0) == 100
 
 
 def test_every_429_makes_us_expect_others_for_longer_until_it_was_calm() -> None:
