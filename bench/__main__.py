@@ -10,7 +10,9 @@ from pathlib import Path
 
 def main() -> None:
     names = sys.argv[1:] or sorted(
-        module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name != "__main__"
+        module.name
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)])
+        if module.name != "__main__"
     )
     for name in names:
         module = importlib.import_module(f"bench.{name}")
