@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from poller.testing.virtual_time import VirtualClock, VirtualTimeLoop
 
+# Its assertions are those of every test that inherits it.
+pytest.register_assert_rewrite("poller.testing.sink_contract")
+
 settings.register_profile(
     "poller", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )

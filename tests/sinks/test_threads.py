@@ -45,6 +45,7 @@ async def test_a_job_whose_waiter_left_before_it_began_is_left_out() -> None:
     retries = [loop.run_in_executor(thread, done.append, number) for number in range(3)]
     for retry in retries:
         retry.cancel()
+    await asyncio.gather(*retries, return_exceptions=True)  # the thread is told by the loop, in its turn
     last = loop.run_in_executor(thread, done.append, "last")
     go_on.set()
     await asyncio.gather(hanging, last)
