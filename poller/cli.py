@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,35 +118,15 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     from poller.config import load, read_secrets
     from poller.logs import logging_to
     from poller.metrics import Metrics
+    from poller.signals import until_signalled
 
     config = load(path)
     metrics = Metrics()
     style: Any = log_format or config.logging.format
     with logging_to(level=log_level or config.logging.level, style=style, metrics=metrics):
         app = App(config, read_secrets(config), metrics=metrics)
-        code = asyncio.run(until_signalled(app.run))
+        code = asyncio.run(until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry)))
     sys.exit(code)
-
-
-async def until_signalled(job: Callable[..., Any]) -> int:
-    """Run ``job(stop, hurry=…)``; set the first event at the first signal, the second at the second.
-
-    Returns the exit code: 0, or 128 and the signal's number if a second one cut the end short.
-    """
-    stop, hurry = asyncio.Event(), asyncio.Event()
-    second: list[int] = []
-
-    def caught(number: int) -> None:
-        if stop.is_set():
-            second.append(number)
-            hurry.set()
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, caught, number)
-    await job(stop, hurry=hurry)
-    return 128 + second[0] if second else OK
 
 
 @main.command(epilog=examples("poller once", "poller once --json | jq '.[] | {account, total_btc}'"))
@@ -370,7 +349,7 @@ def demo(accounts: int, duration_s: float, directory: Path) -> None:
     sys.exit(OK if all_right else FAILED)
 
 
-@main.command()
+@main.command(epilog=examples("poller schema > record.schema.json"))
 @reports_errors
 def schema() -> None:
     """Print the JSON Schema of the records that sinks get."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import signal
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +25,7 @@ from poller.errors import PollError
 from poller.model import AMOUNT_FIELDS, Account, Snapshot, plain
 from poller.plan_screen import plan_fleet, plan_table
 from poller.records import total_btc
+from poller.signals import until_signalled
 from poller.sinks import SinkOptions
 
 if TYPE_CHECKING:
@@ -177,19 +177,20 @@ async def simulate(
         raise ValueError(f"--latency {latency} or --fault: {error}") from error
     kinds = cast("tuple[KeyKind, ...]", tuple(key_kinds.split(",")))  # checked by the settings
     rules = SimulatorSettings(**settings, key_kinds=kinds, latency_ms=latency_ms, faults=given)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serve(rules, host, port) as server:
-        told = f"simulated exchange with {rules.accounts} accounts on {server.url}"
-        if directory is not None:
-            try:
-                written = write_config(directory, server.url, server.accounts, rules, interval=interval)
-            except NotOurs as error:
-                raise ValueError(str(error)) from error
-            told += f" ; configuration in {written}"
-        click.echo(told)
-        await stop.wait()
+
+    async def until(stop: asyncio.Event, _hurry: asyncio.Event) -> None:
+        async with serve(rules, host, port) as server:
+            told = f"simulated exchange with {rules.accounts} accounts on {server.url}"
+            if directory is not None:
+                try:
+                    written = write_config(directory, server.url, server.accounts, rules, interval=interval)
+                except NotOurs as error:
+                    raise ValueError(str(error)) from error
+                told += f" ; configuration in {written}"
+            click.echo(told)
+            await stop.wait()
+
+    await until_signalled(until)
 
 
 def show_demo(directory: Path, *, accounts: int, duration_s: float) -> bool:

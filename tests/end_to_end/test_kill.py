@@ -12,15 +12,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from poller.demo import read_books
+from poller.records import json_schema
 from poller.sinks.sqlite import read_history
 from poller.testing.books import last_states_differ, mismatches
 from tests.end_to_end.processes import SimulatedExchange, simulating, start, stop, wait_for
 
 pytestmark = pytest.mark.real_time
 
+VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 WEIGHT_LIMIT = 4000
 # A short window, so that what a killed daemon had reserved does not hold up the next one for a minute.
 EXCHANGE = (
@@ -76,6 +79,7 @@ def judge(directory: Path, exchange: SimulatedExchange) -> dict[str, Any]:
     assert statuses(directory) == [id_ for kind, id_, _ in in_outbox if kind == "status"]
     assert set(in_file) == {id_ for _, id_, _ in in_outbox}
     for _, id_, payload in in_outbox:
+        VALIDATOR.validate(json.loads(payload))
         assert set(in_file[id_]) == {payload.decode()}, "another content under the same id"
     assert mismatches(history, books) == []
     assert last_states_differ(history, books) == []
