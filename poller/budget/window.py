@@ -34,6 +34,7 @@ RAMP_FROM = 0.1  # of the full pace, right after a pause
 # that it was still too few, and doubles it for a while.
 EXPECTED_WINDOWS = 2
 EXPECTED_WINDOWS_MOST = 16
+UNSEEN_AT_MOST = 0.1  # of what others use, added for what they use between two answers
 LEFT_AT_LEAST = 0.1  # of our share, against others who are only expected
 
 
@@ -180,9 +181,7 @@ class WeightWindow:
     def grant(self, weight: int, now_s: float) -> Grant:
         """Spend the weight now. Ask ``wait_s`` first, and await nothing in between."""
         pace = self._pace(now_s)
-        # By what others leave us, not by our share: a part that is used up early leaves us blind for the
-        # rest of the window, and it is the last report of a window that tells what others use.
-        spacing_s = weight * self.window_s / max(weight, self.capacity(now_s))
+        spacing_s = self._spacing_s(weight, now_s)
         self._even_s = max(now_s, self._even_s) + spacing_s / pace
         self._number += 1
         grant = Grant(self._number, weight, now_s)
@@ -257,7 +256,18 @@ class WeightWindow:
         if now_s > self._overrun_s + 2 * self._expected_windows * self.window_s:
             self._expected_windows = EXPECTED_WINDOWS
         self._seen.note(now_s + self.window_s, foreign)
-        self._expected.note(now_s + self._expected_windows * self.window_s, foreign)
+        # They go on while nobody tells us: until the next answers, at the rate that they had.
+        unseen_s = now_s - grant.granted_s + 2 * self._spacing_s(grant.weight, now_s)
+        more = math.ceil(foreign * min(unseen_s / self.window_s, UNSEEN_AT_MOST))
+        self._expected.note(now_s + self._expected_windows * self.window_s, foreign + more)
+
+    def _spacing_s(self, weight: int, now_s: float) -> float:
+        """Seconds between two grants at an even pace.
+
+        By what others leave us, not by our share: a part that is used up early leaves us blind for the
+        rest of the window, and it is the last report of a window that tells what others use.
+        """
+        return weight * self.window_s / max(weight, self.capacity(now_s))
 
     def _expire(self, now_s: float) -> None:
         while self._leaving and self._leaving[0][0] <= now_s:

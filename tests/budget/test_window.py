@@ -67,9 +67,17 @@ def test_what_is_reported_beyond_our_own_shrinks_our_part_for_two_windows() -> N
     window = WeightWindow(limit=100, share=0.9)
     [grant] = fill(window, 0.0, 1)
     window.answered(grant, 0.5, used_weight=45)
-    assert (window.reported, window.foreign(0.5), window.capacity(0.5)) == (45, 40, 60)
-    assert window.foreign(120.4) == 40
+    assert (window.reported, window.foreign(0.5), window.capacity(0.5)) == (45, 44, 56)
+    assert window.foreign(120.4) == 44
     assert (window.foreign(120.5), window.capacity(120.5)) == (0, 90)
+
+
+def test_what_others_will_use_until_the_next_answers_is_added() -> None:
+    window = WeightWindow(limit=12_000)
+    [grant] = fill(window, 0.0, 1)
+    window.answered(grant, 0.1, used_weight=4805)
+    # 0.1 s under way and two spacings of 25 ms, of 60 s: a quarter of a per cent.
+    assert window.foreign(0.1) == 4800 + 13
 
 
 def test_a_report_below_our_own_count_changes_nothing() -> None:
@@ -85,8 +93,8 @@ def test_the_largest_of_several_reports_holds_until_its_own_end() -> None:
     for at_s, used in ((0.0, 305), (10.0, 110), (20.0, 215)):
         [grant] = fill(window, at_s, 1)
         window.answered(grant, at_s, used_weight=used)
-    assert window.foreign(20.0) == 300
-    assert window.foreign(120.0) == 200
+    assert window.foreign(20.0) == 303
+    assert window.foreign(120.0) == 203
     assert window.foreign(140.0) == 0
 
 
@@ -122,12 +130,12 @@ def test_every_429_makes_us_expect_others_for_longer_until_it_was_calm() -> None
     report(0.0, 305)
     window.overran(0.0)
     window.overran(30.0)  # the same moment's answers
-    assert (window.foreign(239.9), window.foreign(240.0)) == (300, 0)
+    assert (window.foreign(239.9), window.foreign(240.0)) == (303, 0)
     report(250.0, 305)
     window.overran(250.0)
-    assert (window.foreign(250.0 + 479.9), window.foreign(250.0 + 480.0)) == (300, 0)
+    assert (window.foreign(250.0 + 479.9), window.foreign(250.0 + 480.0)) == (303, 0)
     report(2000.0, 305)  # calm for long
-    assert (window.foreign(2119.9), window.foreign(2120.0)) == (300, 0)
+    assert (window.foreign(2119.9), window.foreign(2120.0)) == (303, 0)
 
 
 def test_after_a_pause_one_goes_alone_then_the_pace_grows() -> None:
