@@ -72,7 +72,7 @@ class Terms:
         # The request that was refused is in the figure.
         shown = max(used_weight - weight, 1)
         before, self._shown = self._shown, shown
-        if shown >= self.limit or before is None or abs(shown - before) > AGREE_PART * shown:
+        if before is None or abs(shown - before) > AGREE_PART * shown or max(shown, before) >= self.limit:
             return None
         self.limit = max(shown, before)
         return self.limit

@@ -88,6 +88,13 @@ def test_a_learned_limit_is_lowered_further_and_never_raised() -> None:
     assert [terms.limited(used, 5) for used, _ in figures] == [limit for _, limit in figures]
 
 
+def test_two_429s_around_the_limit_never_raise_it() -> None:
+    terms = Terms(12_000)
+    assert terms.limited(12_600, 5) is None
+    assert terms.limited(11_900, 5) is None
+    assert terms.limit == 12_000
+
+
 def test_a_limit_from_before_a_restart_is_taken_over_unless_it_makes_no_sense() -> None:
     for kept, limit in ((6000, 6000), (50, 12_000), (20_000, 12_000)):
         terms = Terms(12_000)
