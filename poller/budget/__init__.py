@@ -261,7 +261,7 @@ class WeightBudget:
             )
             if heavier is not None:
                 logger.error(
-                    "the exchange charges more than is documented; polls become fewer",
+                    "the exchange charges another weight than is documented; it is counted from now on",
                     extra={"egress": self.egress, "documented": weight, "charged": heavier},
                 )
         if limited and (lower := terms.limited(used_weight, grant.weight)) is not None:

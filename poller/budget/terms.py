@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 
-ALIKE = 8  # lone steps that must agree before a heavier weight is believed: a neighbour could fake a few
-NEAR_S = 2.0  # two answers further apart may have anything between them
+# Steps between lone answers that must be the same before another weight is believed. Whoever else uses
+# the address adds to some of them, by chance to a few alike; until then the difference counts as theirs,
+# which is as safe.
+ALIKE = 50
+NEAR_S = 0.5  # two answers further apart may have anything between them
 AGREE_PART = 0.1  # two 429s within this show the same limit
 LOWEST_PART = 0.1  # of the configured limit: below that a 429 was about something else
 
@@ -36,7 +39,9 @@ class Terms:
     def answered(
         self, weight: int, used_weight: int, *, number: int, granted_s: float, now_s: float, alone: bool
     ) -> int | None:
-        """Note an answer's figure; return the heavier weight if this is what convinced us.
+        """Note an answer's figure; return what is really charged if this is what convinced us.
+
+        A heavier weight that was believed is corrected the same way, down to the documented one.
 
         Args:
             weight: of the request, as configured.
@@ -55,12 +60,13 @@ class Terms:
         if not follows or step <= 0:  # others were between, or a window turned
             return None
         steps = self._steps.setdefault(weight, deque(maxlen=ALIKE))
-        steps.append(step)
-        if len(steps) == ALIKE and min(steps) > self.charged(weight):
-            self._heavier[weight] = min(steps)
+        if steps and steps[-1] != step:
             steps.clear()
-            return self._heavier[weight]
-        return None
+        steps.append(step)
+        if len(steps) < ALIKE or max(step, weight) == self.charged(weight):
+            return None
+        self._heavier[weight] = max(step, weight)
+        return self._heavier[weight]
 
     def limited(self, used_weight: int | None, weight: int) -> int | None:
         """Note a 429 and the count in it; return the lower limit once two of them agree on it.
