@@ -29,7 +29,7 @@ KEYS: Final = (
     "exchange",
     "budget",
     "egress",
-    "keys",
+    "key_policy",
     *INCLUDED_KEYS,
     "include",
     "sinks",
@@ -83,7 +83,7 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
         outbox=outbox,
         shutdown=shutdown,
         logging=logging,
-        key_policy=read_key_policy(sections["keys"], findings),
+        key_policy=read_key_policy(source.root.entries.get("key_policy"), findings),
         places=dict(_places(source.root.entries, findings)) | fleet.places,
     )
 

@@ -176,10 +176,10 @@ class EgressSection(Section):
     shared: bool = False
 
 
-class KeysSection(Section):
-    """``keys``."""
+class KeyPolicySection(Section):
+    """``key_policy``, which stands by itself at the top level."""
 
-    policy: Annotated[KeyPolicy, BeforeValidator(_off)] = "warn"
+    key_policy: Annotated[KeyPolicy, BeforeValidator(_off)] = "warn"
 
 
 class DefaultsSection(Section):

@@ -13,7 +13,7 @@ from poller.config.models import (
     BudgetSection,
     EgressSection,
     ExchangeSection,
-    KeysSection,
+    KeyPolicySection,
     LoggingSection,
     OutboxSection,
     ShutdownSection,
@@ -129,10 +129,12 @@ def read_egress(node: Node, directory: Path, findings: Findings) -> dict[str, Eg
     return found
 
 
-def read_key_policy(node: Node, findings: Findings) -> KeyPolicy:
-    """Return what follows from keys that can do more than read."""
-    section = findings.check(KeysSection, node, "keys") or KeysSection()
-    return section.policy
+def read_key_policy(node: Node | None, findings: Findings) -> KeyPolicy:
+    """Return what follows from keys that can do more than read; ``None`` is a file that does not say."""
+    if node is None:
+        return KeyPolicySection().key_policy
+    section = findings.check(KeyPolicySection, Node({"key_policy": node}, node.line), "")
+    return (section or KeyPolicySection()).key_policy
 
 
 def read_outbox(node: Node, directory: Path, findings: Findings) -> OutboxSettings:

@@ -27,7 +27,6 @@ from poller.config.models import (
     DefaultsSection,
     EgressSection,
     ExchangeSection,
-    KeysSection,
     LoggingSection,
     OutboxSection,
     Section,
@@ -112,7 +111,6 @@ def test_the_example_has_every_section() -> None:
     [
         ("exchange", ExchangeSection),
         ("budget", BudgetSection),
-        ("keys", KeysSection),
         ("defaults", DefaultsSection),
         ("outbox", OutboxSection),
         ("shutdown", ShutdownSection),

@@ -189,7 +189,13 @@ def test_every_key_has_its_place_and_what_was_left_out_that_of_its_section(loade
 def test_what_follows_from_what_keys_may_do_is_one_of_three(
     written: str, policy: str, loaded: Loaded
 ) -> None:
-    assert loaded(f"keys: {{policy: {written}}}\n{A}").key_policy == policy
+    assert loaded(f"key_policy: {written}\n{A}").key_policy == policy
+
+
+def test_a_policy_that_is_none_is_refused_with_the_three_that_are(problems: Problems) -> None:
+    [problem] = problems(f"key_policy: strict\n{A}")
+    assert problem.startswith("accounts.yaml:1: key_policy: ")
+    assert all(policy in problem for policy in ("strict", "warn", "require_read_only", "off"))
 
 
 def test_an_address_can_be_shared_with_other_pollers(loaded: Loaded) -> None:
@@ -228,7 +234,7 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
         # keys
         ("acounts: {}", "1: acounts: unknown key 'acounts', did you mean 'accounts'?"),
         ("server: {listen: 1}", ("1: server: unknown key 'server'; known here: accounts, budget, defaults, egress,"
-         " exchange, include, keys, logging, outbox, shutdown, sinks")),
+         " exchange, include, key_policy, logging, outbox, shutdown, sinks")),
         ("exchange: {recv_windw: 10s}", "1: exchange.recv_windw: unknown key 'recv_windw', did you mean 'recv_window'?"),
         ("shutdown: {x: 1}", "1: shutdown.x: unknown key 'x'; known here: drain"),
         ("shutdown:\n  drain: 1s\n  drain: 2s", "3: shutdown.drain: this key stands on line 2 already; remove one of the two"),

@@ -40,7 +40,7 @@ def check(directory: Path, *options: str) -> tuple[int, str, str]:
 
 def require_read_only(directory: Path) -> None:
     with (directory / "accounts.yaml").open("a") as file:
-        file.write("keys: {policy: require_read_only}\n")
+        file.write("key_policy: require_read_only\n")
 
 
 def test_a_check_shows_clock_status_and_what_is_wrong_with_keys(
