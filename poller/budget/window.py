@@ -120,6 +120,10 @@ class WeightWindow:
         self._occupied = 0
         self._seen = _Maxima()  # foreign use that may be in the exchange's window now
         self._expected = _Maxima()  # and that we expect to come again
+        self._first: tuple[float, int] | None = (
+            None  # when the first report came, and what it showed of others
+        )
+        self._rising_to = 0  # what others will have used a window after it, if they go on as since then
         self._expected_windows = EXPECTED_WINDOWS
         self._overrun_s = -math.inf  # when we last met the limit all the same
         self._even_s = -math.inf  # when the next grant is due at an even pace
@@ -148,7 +152,10 @@ class WeightWindow:
 
     def foreign(self, now_s: float) -> int:
         """Return the weight that others are to be expected to use in a window."""
-        return self._expected.largest(now_s)
+        expected = self._expected.largest(now_s)
+        if self._first is not None and now_s < self._first[0] + self.window_s:
+            return max(expected, self._rising_to)
+        return expected
 
     def capacity(self, now_s: float) -> int:
         """Return the weight we may occupy: our share, or less where others leave less.
@@ -157,7 +164,7 @@ class WeightWindow:
         all the same: a neighbour in bursts would silence us for good, and to ask now and then costs at
         worst one 429.
         """
-        left: float = self.limit - self._expected.largest(now_s)
+        left: float = self.limit - self.foreign(now_s)
         if left < self.allowed * LEFT_AT_LEAST:
             left = min(self.allowed * LEFT_AT_LEAST, self.limit - self._seen.largest(now_s))
         return max(0, min(self.allowed, math.floor(left)))
@@ -247,6 +254,8 @@ class WeightWindow:
         begin_s, end_s = grant.granted_s, now_s  # the exchange counted up to a moment in between
         may = self._grants.by(end_s) - self._answers.by(begin_s - self.window_s)
         may += sum(weight for until_s, weight in self._held if until_s > begin_s)
+        if self._first is None:
+            self._first = now_s, max(0, used_weight - may)
         if used_weight <= may:
             return
         # Somebody else is here. What is surely not ours is theirs, and to be safe what may not be ours too.
@@ -260,6 +269,16 @@ class WeightWindow:
         unseen_s = now_s - grant.granted_s + 2 * self._spacing_s(grant.weight, now_s)
         more = math.ceil(foreign * min(unseen_s / self.window_s, UNSEEN_AT_MOST))
         self._expected.note(now_s + self._expected_windows * self.window_s, foreign + more)
+        self._extrapolate(foreign, now_s)
+
+    def _extrapolate(self, foreign: int, now_s: float) -> None:
+        """In our first window nobody has seen a whole one yet: what rises is taken to go on rising."""
+        assert self._first is not None  # noqa: S101  # set by whoever learns
+        first_s, first_foreign = self._first
+        watched_s = now_s - first_s
+        if 0 < watched_s < self.window_s:
+            rate = max(0, foreign - first_foreign) / watched_s
+            self._rising_to = foreign + math.ceil(rate * (self.window_s - watched_s))
 
     def _spacing_s(self, weight: int, now_s: float) -> float:
         """Seconds between two grants at an even pace.

@@ -80,6 +80,18 @@ def test_what_others_will_use_until_the_next_answers_is_added() -> None:
     assert window.foreign(0.1) == 4800 + 13
 
 
+def test_in_the_first_window_what_rises_is_taken_to_go_on_rising() -> None:
+    window = WeightWindow(limit=2000, window_s=10.0)
+    used = 400
+    for second in range(4):
+        [grant] = fill(window, float(second), 1)
+        used += WEIGHT
+        window.answered(grant, float(second), used_weight=used + 80 * second)
+    # 400 when we came, 640 now, 80 a second for the seven seconds that are left.
+    assert window.foreign(3.0) == 640 + 560
+    assert window.foreign(10.0) < 700
+
+
 def test_a_report_below_our_own_count_changes_nothing() -> None:
     window = WeightWindow(limit=100)
     first, second = fill(window, 0.0, 2)
