@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from poller import __version__
 from poller.assembly import Address, Assembly, Parts
 from poller.budget import BudgetStatus
 from poller.checking import Checkup, ClockReading, Finding, KeyWatch
@@ -202,6 +203,17 @@ class App:
                 if address.watch is not None
             ]
             self.started.set()
+            logger.info(
+                "started",
+                extra={
+                    "version": __version__,
+                    "accounts": len(self._config.accounts),
+                    "egress": list(parts.addresses),
+                    "backlog": {
+                        delivery.name: parts.outbox.backlog(delivery.name) for delivery in parts.deliveries
+                    },
+                },
+            )
             await stop.wait()
             logger.info("stopping: polls end, sinks drain", extra={"drain_s": self._config.shutdown.drain_s})
             for task in watching:
@@ -213,6 +225,7 @@ class App:
             await _unless(hurry, self._drain(parts))
             for task in (*polling, *delivering):
                 task.cancel()
+        logger.info("stopped")
 
     async def _drain(self, parts: Parts) -> None:
         last = parts.outbox.last_position

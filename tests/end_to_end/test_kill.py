@@ -135,3 +135,15 @@ def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) -> 
         assert process.wait(timeout=30) in {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
         settle(tmp_path, exchange)
         judge(tmp_path, exchange)
+
+
+@pytest.mark.timeout(120)
+def test_the_log_says_when_it_started_and_when_it_stopped(tmp_path: Path) -> None:
+    with simulating(tmp_path, *EXCHANGE) as exchange:
+        process = start(tmp_path, "--log-format", "json", log=tmp_path / "log")
+        exchange.wait_until_all_polled(1)
+        assert stop(process) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["message"] for line in lines] == ["started", "stopping: polls end, sinks drain", "stopped"]
+    assert lines[0]["accounts"] == 24
+    assert lines[0]["backlog"] == {"history": 0, "log": 0}
