@@ -162,7 +162,7 @@ class KeyChecker:
     async def _paid(self, question: Callable[[], Awaitable[T]]) -> T | PollError | OutboxFull:
         """Ask once there is weight for it and no pause."""
         try:
-            while (grant := await self._budget.acquire(WEIGHT)) is None:
+            while (grant := await self._budget.acquire(WEIGHT, reported=False)) is None:
                 await self._budget.resumed()
         except OutboxFull as error:
             return error

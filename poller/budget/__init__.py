@@ -184,7 +184,7 @@ class WeightBudget:
             # In slices: while a machine is suspended the loop's clock stands still, the pause does not.
             await self._wait(min(left_s, 60.0))
 
-    async def acquire(self, asked: int) -> Grant | None:
+    async def acquire(self, asked: int, *, reported: bool = True) -> Grant | None:
         """Wait for the turn and for room, and spend the weight.
 
         Returns ``None``, with nothing spent, if a pause is in force or begins meanwhile: whoever asked
@@ -192,6 +192,7 @@ class WeightBudget:
 
         Args:
             asked: the documented weight of the request; more is spent if the exchange was seen to charge more.
+            reported: its weight is in the figure that polls' answers carry; false for other endpoints.
 
         Raises:
             ValueError: the weight is above our share and could never fit.
@@ -208,7 +209,7 @@ class WeightBudget:
                 elif weight > self._block_left or self._clock.uptime_s() >= self._block_until_s:
                     await self._reserve(weight)
                 else:
-                    return self._spend(weight, now_s)
+                    return self._spend(weight, now_s, reported=reported)
         return None
 
     def answered(
@@ -346,11 +347,11 @@ class WeightBudget:
         self._metrics.weight_reported.labels(self.egress).set(status.reported or 0)
         return status
 
-    def _spend(self, weight: int, now_s: float) -> Grant:
+    def _spend(self, weight: int, now_s: float, *, reported: bool) -> Grant:
         self._block_left -= weight
         self._granted += weight
         self._granted_metric.inc(weight)
-        return self._window.grant(weight, now_s)
+        return self._window.grant(weight, now_s, reported=reported)
 
     async def _reserve(self, weight: int) -> None:
         window = self._window

@@ -45,6 +45,7 @@ class Grant:
     number: int
     weight: int
     granted_s: float
+    reported: bool = True  # it is in the exchange's figure, which is kept for each endpoint
 
 
 class _Tally:
@@ -185,15 +186,20 @@ class WeightWindow:
         ahead_s = 0.0 if self._ramping(now_s) else self.window_s * CATCH_UP
         return max(0.0, self._even_s - ahead_s - now_s)
 
-    def grant(self, weight: int, now_s: float) -> Grant:
-        """Spend the weight now. Ask ``wait_s`` first, and await nothing in between."""
+    def grant(self, weight: int, now_s: float, *, reported: bool = True) -> Grant:
+        """Spend the weight now. Ask ``wait_s`` first, and await nothing in between.
+
+        ``reported`` is false for a request to another endpoint than the one whose figure we read: it
+        occupies our window all the same, but is not taken for a part of that figure.
+        """
         pace = self._pace(now_s)
         spacing_s = self._spacing_s(weight, now_s)
         self._even_s = max(now_s, self._even_s) + spacing_s / pace
         self._number += 1
-        grant = Grant(self._number, weight, now_s)
+        grant = Grant(self._number, weight, now_s, reported)
         self._in_flight[grant.number] = grant
-        self._grants.add(now_s, weight)
+        if reported:
+            self._grants.add(now_s, weight)
         self._occupied += weight
         return grant
 
@@ -210,7 +216,8 @@ class WeightWindow:
         if used_weight is not None:
             self._learn(used_weight, grant, now_s)
         del self._in_flight[grant.number]
-        self._answers.add(now_s, grant.weight)
+        if grant.reported:
+            self._answers.add(now_s, grant.weight)
         oldest_s = next(iter(self._in_flight.values())).granted_s if self._in_flight else now_s
         for tally in (self._grants, self._answers):
             tally.forget(oldest_s - self.window_s)

@@ -284,3 +284,13 @@ def test_reports_never_show_a_neighbour_who_is_not_there_nor_hide_one_who_is(
             assert replay.foreign(at_s) == 0
         elif replay.foreign(at_s) > known and not aligned:  # this report told something new, and all of it
             assert replay.foreign(at_s) >= server_count(theirs, counted_s, 60.0, aligned=False, offset_s=0)
+
+
+def test_requests_to_other_endpoints_occupy_the_window_but_hide_no_neighbour() -> None:
+    window = WeightWindow(limit=1000)
+    for second in range(60):
+        window.answered(window.grant(5, float(second), reported=False), float(second))
+    assert window.own(60.0) == 300
+    [grant] = fill(window, 60.0, 1)
+    window.answered(grant, 60.0, used_weight=205)
+    assert window.foreign(60.0) >= 200
