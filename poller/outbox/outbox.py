@@ -381,7 +381,8 @@ def _abandon(opening: asyncio.Future[tuple[Store, Standing]], thread: ThreadPool
     """Close what was opened for nobody: the opening was cancelled, or failed."""
     if not opening.cancelled() and opening.exception() is None:
         store, _ = opening.result()
-        thread.submit(store.close)
+        closing = opening.get_loop().run_in_executor(thread, store.close)
+        closing.add_done_callback(lambda closed: closed.cancelled() or closed.exception())  # nobody waits
     thread.shutdown(wait=False)
 
 
