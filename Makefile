@@ -48,7 +48,7 @@ lock:  ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --group build pyproject.toml -o requirements/run.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	    --group dev --constraint requirements/run.txt pyproject.toml -o requirements/dev.txt
+	    --group dev --all-extras --constraint requirements/run.txt pyproject.toml -o requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --group bench --constraint requirements/run.txt --constraint requirements/dev.txt \
 	    pyproject.toml -o requirements/bench.txt
