@@ -18,6 +18,7 @@ PollerError
 ├── SinkError
 │   ├── SinkUnavailable    the same batch may be written later
 │   ├── SinkRejected       these records will never be accepted, the others were written
+│   ├── BatchRejected      some record of the batch will never be accepted, and nobody says which
 │   └── SinkBroken         nothing will be accepted until somebody repairs the sink's set-up
 ├── EgressLocked           another process sends from this address
 └── OutboxError
@@ -239,6 +240,13 @@ class SinkRejected(SinkError):
     def __init__(self, message: str, *, rejected: Mapping[str, str]) -> None:
         super().__init__(message)
         self.rejected = dict(rejected)
+
+
+class BatchRejected(SinkError):
+    """Some record of the batch is refused for good, and the destination does not say which.
+
+    Nothing of the batch may count as written. It comes again in halves, until the record is found.
+    """
 
 
 class SinkBroken(SinkError):

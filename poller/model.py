@@ -113,6 +113,11 @@ class Kind(StrEnum):
     SNAPSHOT = "snapshot"
     STATUS = "status"
 
+    @property
+    def schema(self) -> str:
+        """Name and version of the shape that records of this kind have."""
+        return f"poller.{self.value}/1"
+
 
 class Reason(StrEnum):
     """Why a snapshot record was written."""

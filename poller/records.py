@@ -34,9 +34,6 @@ from poller.model import (
     plain,
 )
 
-SNAPSHOT_SCHEMA = "poller.snapshot/1"
-STATUS_SCHEMA = "poller.status/1"
-
 _UUID_RANDOM_BYTES = 10
 
 
@@ -67,7 +64,7 @@ def snapshot_record(
 ) -> Record:
     """Write one snapshot."""
     document = {
-        "schema": SNAPSHOT_SCHEMA,
+        "schema": Kind.SNAPSHOT.schema,
         "id": id,
         "account": account.name,
         "labels": dict(account.labels),
@@ -98,7 +95,7 @@ def status_record(
 ) -> Record:
     """Write that an account's state changed. ``reason`` is one sentence for people, without secrets."""
     document = {
-        "schema": STATUS_SCHEMA,
+        "schema": Kind.STATUS.schema,
         "id": id,
         "account": account.name,
         "labels": dict(account.labels),

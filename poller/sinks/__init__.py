@@ -6,7 +6,8 @@ sinks are declared the same way, in this project's own ``pyproject.toml``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Protocol
 
@@ -15,6 +16,14 @@ from pydantic import BaseModel, ConfigDict
 from poller.model import Record
 
 GROUP = "poller.sinks"
+
+
+class MissingExtra(ImportError):
+    """The client that a kind of sink needs is not installed. ``remedy`` is the command that installs it."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class SinkOptions(BaseModel):
@@ -57,6 +66,7 @@ class Sink(Protocol):
         Raises:
             SinkUnavailable: the same batch comes again later.
             SinkRejected: some records are refused for good; the others were written.
+            BatchRejected: a record is refused for good, and which one is not known.
             SinkBroken: nothing passes until somebody repairs the set-up.
         """
         ...
@@ -64,6 +74,42 @@ class Sink(Protocol):
     async def close(self) -> None:
         """Let go of everything. Harmless without ``open`` and when called twice."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Where a sink publishes, for documents that describe it; without credentials.
+
+    Attributes:
+        protocol: as AsyncAPI names it, such as ``nats``, ``kafka``, ``amqp``, ``https``.
+        host: ``host:port`` of the server; several are separated by commas.
+        address: the channel's name there, fields of the record in braces.
+        content_type: of a message.
+        bindings: what is peculiar to the protocol, as AsyncAPI's channel binding has it.
+    """
+
+    protocol: str
+    host: str
+    address: str
+    content_type: str = "application/json"
+    bindings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Described(Protocol):
+    """What a sink may offer besides: to say where it publishes."""
+
+    def channel(self) -> Channel:
+        """Return where records go. Works without ``open``, and does no I/O."""
+        ...
+
+
+def defaults(sink: type[Sink]) -> Mapping[str, Any]:
+    """Return what a kind has for the options of every sink where they are left out, as one would write them.
+
+    A kind declares them as ``DEFAULTS: ClassVar[Mapping[str, Any]] = {"batch": 10_000, "linger": "5m"}``.
+    """
+    found: Mapping[str, Any] = getattr(sink, "DEFAULTS", {})
+    return found
 
 
 def installed() -> dict[str, EntryPoint]:
@@ -76,9 +122,21 @@ def load(kind: str) -> type[Sink]:
 
     Raises:
         LookupError: no such kind; the text names those installed.
+        MissingExtra: its client is not installed.
     """
     found = installed()
     if kind not in found:
         raise LookupError(f"unknown kind {kind!r}; installed: {', '.join(sorted(found))}")
-    sink: type[Sink] = found[kind].load()
+    point = found[kind]
+    try:
+        sink: type[Sink] = point.load()
+    except ModuleNotFoundError as error:
+        # The extra stands behind the entry point, as in "poller.sinks.redis:RedisSink [redis]".
+        if not point.extras or error.name == point.module:
+            raise
+        package = f"{point.dist.name if point.dist else 'poller'}[{','.join(point.extras)}]"
+        raise MissingExtra(
+            f"kind {kind!r} needs the package {error.name!r}, which is not installed",
+            f"run: pip install '{package}'",
+        ) from error
     return sink

@@ -16,7 +16,8 @@ The tests are asynchronous: run them with pytest-asyncio in its ``auto`` mode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Awaitable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -74,11 +75,14 @@ class SinkContract:
         """Return a new sink that was not opened."""
         raise NotImplementedError
 
-    def written(self, tmp_path: Path) -> list[str]:
-        """Return the ids at the destination in the order of their arrival, read without the sink's help."""
+    def written(self, tmp_path: Path) -> list[str] | Awaitable[list[str]]:
+        """Return the ids at the destination in the order of their arrival, read without the sink's help.
+
+        May be a coroutine, and so may ``payloads``.
+        """
         raise NotImplementedError
 
-    def payloads(self, tmp_path: Path) -> list[bytes] | None:
+    def payloads(self, tmp_path: Path) -> list[bytes] | Awaitable[list[bytes] | None] | None:
         """Return the payloads at the destination; ``None`` if it keeps them in a form of its own."""
         return None
 
@@ -87,7 +91,7 @@ class SinkContract:
         batch = make_records(3)
         sink = await self._opened(tmp_path)
         await sink.write(batch)
-        assert self.written(tmp_path) == ids(batch)
+        assert await self._written(tmp_path) == ids(batch)
         await sink.close()
 
     async def test_batches_arrive_in_order(self, tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ class SinkContract:
         sink = await self._opened(tmp_path)
         for start in range(0, 30, 7):
             await sink.write(records[start : start + 7])
-        assert self.written(tmp_path) == ids(records)
+        assert await self._written(tmp_path) == ids(records)
         await sink.close()
 
     async def test_the_same_batch_twice_loses_nothing_and_invents_nothing(self, tmp_path: Path) -> None:
@@ -105,7 +109,7 @@ class SinkContract:
         sink = await self._opened(tmp_path)
         await sink.write(batch)
         await sink.write(batch)
-        found = self.written(tmp_path)
+        found = await self._written(tmp_path)
         assert list(dict.fromkeys(found)) == ids(batch)
         assert len(found) in {len(batch), 2 * len(batch)}
         await sink.close()
@@ -116,7 +120,7 @@ class SinkContract:
         sink = await self._opened(tmp_path)
         await sink.write(records[:5])
         await sink.write(records[3:])
-        assert list(dict.fromkeys(self.written(tmp_path))) == ids(records)
+        assert list(dict.fromkeys(await self._written(tmp_path))) == ids(records)
         await sink.close()
 
     async def test_a_big_batch_arrives_whole(self, tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ class SinkContract:
         batch = make_records(BIG_BATCH)
         sink = await self._opened(tmp_path)
         await sink.write(batch)
-        assert self.written(tmp_path) == ids(batch)
+        assert await self._written(tmp_path) == ids(batch)
         await sink.close()
 
     async def test_hostile_texts_arrive_as_they_are(self, tmp_path: Path) -> None:
@@ -132,8 +136,9 @@ class SinkContract:
         batch = hostile_records()
         sink = await self._opened(tmp_path)
         await sink.write(batch)
-        assert sorted(self.written(tmp_path)) == sorted(ids(batch))
-        found = self.payloads(tmp_path)
+        assert sorted(await self._written(tmp_path)) == sorted(ids(batch))
+        payloads = self.payloads(tmp_path)
+        found = await payloads if inspect.isawaitable(payloads) else payloads
         assert found is None or found == [record.payload for record in batch]
         await sink.close()
 
@@ -144,7 +149,7 @@ class SinkContract:
             sink = await self._opened(tmp_path)
             await sink.write(batch)
             await sink.close()
-        assert self.written(tmp_path) == ids(records)
+        assert await self._written(tmp_path) == ids(records)
 
     async def test_close_without_open_is_harmless(self, tmp_path: Path) -> None:
         """It is what happens when a daemon is stopped before its sinks are up."""
@@ -152,7 +157,7 @@ class SinkContract:
         batch = make_records(1)
         sink = await self._opened(tmp_path)
         await sink.write(batch)
-        assert self.written(tmp_path) == ids(batch)
+        assert await self._written(tmp_path) == ids(batch)
         await sink.close()
 
     async def test_close_twice_is_harmless(self, tmp_path: Path) -> None:
@@ -162,7 +167,7 @@ class SinkContract:
         await sink.write(batch)
         await sink.close()
         await sink.close()
-        assert self.written(tmp_path) == ids(batch)
+        assert await self._written(tmp_path) == ids(batch)
 
     async def test_a_second_open_is_harmless(self, tmp_path: Path) -> None:
         """An open that failed half-way comes again."""
@@ -170,8 +175,12 @@ class SinkContract:
         sink = await self._opened(tmp_path)
         await sink.open()
         await sink.write(batch)
-        assert self.written(tmp_path) == ids(batch)
+        assert await self._written(tmp_path) == ids(batch)
         await sink.close()
+
+    async def _written(self, tmp_path: Path) -> list[str]:
+        found = self.written(tmp_path)
+        return await found if inspect.isawaitable(found) else found
 
     async def _opened(self, tmp_path: Path) -> Sink:
         sink = self.make_sink(tmp_path)
