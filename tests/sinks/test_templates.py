@@ -100,5 +100,5 @@ def test_literals_are_held_against_a_spelling() -> None:
     assert check(Template("a.{account}")) == Template("a.{account}")
     with pytest.raises(ValueError, match=re.escape("'a b' cannot be a subject")):
         check(Template("a b"))
-    with pytest.raises(ValueError, match=re.escape("can have 80 bytes; ' may have 128")):
+    with pytest.raises(ValueError, match=re.escape("can have 80 bytes; '{account}{kind}' may have 128")):
         check(Template("{account}{kind}"))
