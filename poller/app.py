@@ -14,8 +14,9 @@ from poller.budget import BudgetStatus
 from poller.checking import Checkup, ClockReading, Finding, KeyWatch
 from poller.clock import NS_PER_S, Clock, SystemClock
 from poller.config import Config, Secrets
-from poller.delivery import DeliveryStatus
-from poller.errors import OutboxFailed, PollError
+from poller.delivery import Delivery, DeliveryStatus
+from poller.delivery.calls import text
+from poller.errors import OutboxFailed, PollError, SinkNotOpened
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot
 from poller.outbox import OutboxStats
@@ -85,6 +86,7 @@ class App:
         Raises:
             OutboxLocked: another daemon owns the outbox.
             OutboxError: the outbox cannot be used, or failed: nothing can be promised any more.
+            SinkNotOpened: a sink with ``on_start: fail`` could not be opened.
         """
         hurry = hurry or asyncio.Event()
         async with self._assembly.open(sweep=False, observer=self._observer) as parts:
@@ -187,6 +189,7 @@ class App:
                 task.cancel()
 
     async def _run(self, parts: Parts, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+        await self._open_required(parts.deliveries)
         async with asyncio.TaskGroup() as tasks:
             delivering = [
                 tasks.create_task(delivery.run(), name=f"delivery to {delivery.name}")
@@ -226,6 +229,18 @@ class App:
             for task in (*polling, *delivering):
                 task.cancel()
         logger.info("stopped")
+
+    async def _open_required(self, deliveries: Sequence[Delivery]) -> None:
+        required = [
+            delivery
+            for delivery in deliveries
+            if self._config.sinks[delivery.name].delivery.on_start == "fail"
+        ]
+        outcomes = await asyncio.gather(*(delivery.open() for delivery in required), return_exceptions=True)
+        for delivery, outcome in zip(required, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                await asyncio.gather(*(delivery.close() for delivery in required))
+                raise SinkNotOpened(delivery.name, text(outcome)) from outcome
 
     async def _drain(self, parts: Parts) -> None:
         last = parts.outbox.last_position

@@ -294,7 +294,7 @@ class Assembly:
         )
 
     async def _deliveries(self, outbox: Outbox) -> list[Delivery]:
-        await outbox.register(dict.fromkeys(self._config.sinks, "oldest"))
+        await outbox.register({name: sink.delivery.start for name, sink in self._config.sinks.items()})
         return [
             Delivery(
                 name,

@@ -17,11 +17,12 @@ import click
 import orjson
 
 from poller import __version__
-from poller.errors import ConfigError, EgressLocked, OutboxError, OutboxLocked
+from poller.errors import ConfigError, EgressLocked, OutboxError, OutboxLocked, SinkNotOpened
 
 OK = 0
 FAILED = 1  # something that was asked for did not succeed, or is not so
 USAGE = 2  # the command line or the configuration has to be corrected
+SINK = 69  # a sink that has to be there when the daemon starts is not (EX_UNAVAILABLE)
 OUTBOX = 74  # the outbox cannot be used, or failed (EX_IOERR)
 LOCKED = 75  # another daemon owns the outbox or an egress address; try again when it is gone (EX_TEMPFAIL)
 
@@ -30,6 +31,7 @@ Exit codes:
   0    done
   1    no: an account failed in a sweep, a key in a check, a fleet does not fit, the demo found a mismatch
   2    the command line or the configuration has to be corrected
+  69   a sink with on_start: fail cannot be opened
   74   the outbox cannot be used, or failed while running
   75   another daemon owns the outbox or an egress address
   130  a second Ctrl-C ended it at once (143: a second SIGTERM)"""
@@ -66,6 +68,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             _exit(USAGE, f"{count} problem{'s' if count > 1 else ''}; nothing was started")
         except (OutboxLocked, EgressLocked) as error:
             _exit(LOCKED, f"error: {error}")
+        except SinkNotOpened as error:
+            _exit(SINK, f"error: {error}")
         except OutboxError as error:
             _exit(OUTBOX, f"error: {error}")
         except BrokenPipeError:

@@ -20,6 +20,7 @@ PollerError
 │   ├── SinkRejected       these records will never be accepted, the others were written
 │   ├── BatchRejected      some record of the batch will never be accepted, and nobody says which
 │   └── SinkBroken         nothing will be accepted until somebody repairs the sink's set-up
+├── SinkNotOpened          a sink without which the daemon is not to start cannot be opened
 ├── EgressLocked           another process sends from this address
 └── OutboxError
     ├── OutboxLocked       another process owns this outbox
@@ -251,6 +252,14 @@ class BatchRejected(SinkError):
 
 class SinkBroken(SinkError):
     """The sink's set-up is wrong (credentials, missing table): nothing passes until it is repaired."""
+
+
+class SinkNotOpened(PollerError):
+    """A sink with ``on_start: fail`` cannot be opened. ``sink`` is its name in the configuration."""
+
+    def __init__(self, sink: str, why: str) -> None:
+        super().__init__(f"sinks.{sink}: cannot be opened, and has 'on_start: fail': {why}")
+        self.sink = sink
 
 
 class EgressLocked(PollerError):

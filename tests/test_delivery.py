@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.delivery import Delivery, DeliverySettings
-from poller.errors import OutboxFailed, OutboxFull, SinkBroken, SinkRejected, SinkUnavailable
+from poller.errors import BatchRejected, OutboxFailed, OutboxFull, SinkBroken, SinkRejected, SinkUnavailable
 from poller.metrics import Metrics
-from poller.model import Record
+from poller.model import Account, Kind, Record, State
 from poller.outbox import DeadLetter, Outbox
+from poller.records import status_record
 from poller.secrets import Secret
 from poller.sinks import SinkOptions
 from poller.testing.sink_contract import ids, make_records
@@ -82,6 +83,16 @@ class HighestDice(random.Random):
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def choke(*sequences: int) -> Callable[[Sequence[Record]], object]:
+    """Refuse the whole batch without naming anybody if one of the sequences is in it."""
+
+    def step(batch: Sequence[Record]) -> None:
+        if any(record.sequence in sequences for record in batch):
+            raise BatchRejected("something in it is too large")
+
+    return step
 
 
 def refuse(*sequences: int) -> Callable[[Sequence[Record]], object]:
@@ -375,7 +386,8 @@ async def test_a_write_that_never_ends_holds_only_its_sink_and_is_never_joined_b
         assert made.delivery.status().error == "an earlier call has still not ended"
         released.set()
         await made.delivery.drained(2)
-    assert len(sink.calls) == 2
+        # So many failures in a row have opened the breaker: a single record goes first.
+        assert sink.calls == [(0.0, [1, 2]), (300.0, [1]), (300.0, [2])]
     assert sink.accepted == ids(make_records(2)) * 2  # the first was written after all; the ids are the same
 
 
@@ -393,7 +405,7 @@ async def test_a_sink_that_will_not_let_go_delays_the_end_by_seconds_only(tmp_pa
             await asyncio.sleep(1)
         assert now() == 1 + 5 + 5  # patience with the write, then with the close
         assert made.outbox.backlog("test") == 1
-        abandoned = made.delivery._abandoned
+        abandoned = made.delivery._calls._abandoned
         assert abandoned is not None
         while not abandoned.done():
             abandoned.cancel()
@@ -505,7 +517,7 @@ async def test_a_sink_that_refuses_what_it_was_not_given_is_broken(
 async def test_a_sink_that_refuses_everything_is_broken_and_the_outbox_is_not_drained(
     tmp_path: Path, batch_records: int
 ) -> None:
-    sink = ScriptedSink(*[refuse()] * 200)
+    sink = ScriptedSink(*[refuse()] * 5000)
     async with (
         bench(tmp_path, sink, make_records(100), DeliverySettings(batch_records=batch_records)) as made,
         running(made),
@@ -638,6 +650,147 @@ async def test_an_outbox_that_failed_ends_the_delivery_and_closes_the_sink(tmp_p
     assert sink.events == ["open", "write", "close"]
 
 
+# A poison record that nobody names ----------------------------------------------------------------
+
+
+async def test_it_is_found_by_halves_and_the_rest_goes_on_in_order(tmp_path: Path) -> None:
+    sink = ScriptedSink(*[choke(5)] * 100)
+    async with bench(tmp_path, sink, make_records(8), DeliverySettings()) as made, running(made):
+        await made.delivery.drained(8)
+        [letter] = await made.outbox.dead_letters("test")
+    assert (letter.record.sequence, letter.reason) == (5, "something in it is too large")
+    assert [sequences for _, sequences in sink.calls] == [
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [1, 2, 3, 4],
+        [5, 6, 7, 8],
+        [5, 6],
+        [5],
+        [6],
+        [7, 8],
+    ]
+    assert sink.accepted == ids([record for record in make_records(8) if record.sequence != 5])
+    assert {at for at, _ in sink.calls} == {0.0}, "a refusal is an answer: nobody waits"
+
+
+async def test_a_sink_that_chokes_on_everything_is_broken_and_nothing_is_put_aside(tmp_path: Path) -> None:
+    sink = ScriptedSink(*[choke(*range(1, 101))] * 5000)
+    async with bench(tmp_path, sink, make_records(100), DeliverySettings()) as made, running(made):
+        await asyncio.sleep(3590)  # between two tries
+        assert await made.outbox.dead_letters("test") == []
+        assert made.outbox.backlog("test") == 100
+        sink.script.clear()  # somebody repaired it
+        await made.delivery.drained(100)
+        assert await made.outbox.dead_letters("test") == []
+    assert list(dict.fromkeys(sink.accepted)) == ids(make_records(100))
+
+
+# The breaker --------------------------------------------------------------------------------------
+
+
+async def test_after_five_failures_single_records_are_tried_until_one_passes(tmp_path: Path) -> None:
+    sink = ScriptedSink(*[SinkUnavailable("down")] * 7)
+    async with bench(tmp_path, sink, make_records(6), DeliverySettings(batch_records=4)) as made:
+        async with running(made):
+            await asyncio.sleep(7)
+            assert made.delivery.status().is_open is False
+            await asyncio.sleep(20)
+            assert made.delivery.status().is_open is True
+            await made.delivery.drained(6)
+        assert made.delivery.status().is_open is False
+    assert [sequences for _, sequences in sink.calls] == (
+        [[1, 2, 3, 4]] * 5 + [[1]] * 3 + [[2, 3, 4], [5, 6]]
+    )
+
+
+# Which records, and how many at once ----------------------------------------------------------------
+
+
+def status_of(account: str, position: int) -> Record:
+    record = status_record(
+        Account(account, 60.0, labels={"desk": "otc"}),
+        id=f"status-{position}",
+        sequence=1,
+        state=State.STALE,
+        reason="r",
+        since_ns=0,
+    )
+    return replace(record, position=position)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "positions"),
+    [
+        (DeliverySettings(), [1, 2, 3, 4]),
+        (DeliverySettings(only=frozenset({Kind.STATUS})), [3, 4]),
+        (DeliverySettings(only=frozenset({Kind.SNAPSHOT})), [1, 2]),
+        (DeliverySettings(accounts=("treasury",)), [1, 3]),
+        (DeliverySettings(accounts=("sub-?", "nobody")), [2, 4]),
+        (DeliverySettings(accounts=("*",)), [1, 2, 3, 4]),
+        (DeliverySettings(labels={"desk": "otc"}), [3, 4]),
+        (DeliverySettings(labels={"desk": "mm"}, accounts=("sub-*",)), [2]),
+        (DeliverySettings(labels={"desk": "mm", "more": "x"}), []),
+    ],
+)
+async def test_a_sink_gets_what_it_asked_for_and_moves_past_the_rest(
+    tmp_path: Path, chosen: DeliverySettings, positions: list[int]
+) -> None:
+    records = [
+        *make_records(1),
+        *make_records(1, account="sub-1", first=2),
+        status_of("treasury", 3),
+        status_of("sub-1", 4),
+    ]
+    sink = ScriptedSink()
+    async with bench(tmp_path, sink, records, chosen) as made, running(made):
+        await made.delivery.drained(4)
+    assert sink.accepted == [records[position - 1].id for position in positions]
+
+
+async def test_a_batch_that_is_not_full_waits_for_more(tmp_path: Path) -> None:
+    sink = ScriptedSink()
+    lingering = DeliverySettings(batch_records=3, linger_s=10.0)
+    async with bench(tmp_path, sink, make_records(1), lingering) as made, running(made):
+        await asyncio.sleep(4)
+        await made.accept(make_records(1, first=2))
+        await asyncio.sleep(26)
+        await made.accept(make_records(1, first=3))
+        await asyncio.sleep(1)
+        await made.accept(make_records(3, first=4))
+        await asyncio.sleep(20)
+    # When its time was up; as soon as it was full; when its time was up again.
+    assert sink.calls == [(10.0, [1, 2]), (31.0, [3, 4, 5]), (41.0, [6])]
+
+
+async def test_what_lingers_goes_out_at_the_end(tmp_path: Path) -> None:
+    sink = ScriptedSink()
+    lingering = DeliverySettings(linger_s=3600.0)
+    async with bench(tmp_path, sink, make_records(2), lingering) as made, running(made):
+        await asyncio.sleep(5)
+        assert sink.calls == []
+        await made.delivery.drained(2)
+    assert sink.calls == [(5.0, [1, 2])]
+
+
+async def test_a_full_batch_does_not_linger(tmp_path: Path) -> None:
+    sink = ScriptedSink()
+    lingering = DeliverySettings(batch_records=2, linger_s=3600.0)
+    async with bench(tmp_path, sink, make_records(5), lingering) as made, running(made):
+        await asyncio.sleep(1)
+    assert sink.calls == [(0.0, [1, 2]), (0.0, [3, 4])]
+
+
+async def test_opening_by_hand_is_tried_once_and_run_goes_on_from_there(tmp_path: Path) -> None:
+    sink = ScriptedSink(opens=[SinkUnavailable("down")])
+    async with bench(tmp_path, sink, make_records(1)) as made:
+        with pytest.raises(SinkUnavailable, match="down"):
+            await made.delivery.open()
+        assert now() == 0.0
+        await made.delivery.open()
+        async with running(made):
+            await made.delivery.drained(1)
+    assert sink.events == ["open", "open", "write", "close"]
+
+
 # Conservation -------------------------------------------------------------------------------------
 
 steps = st.one_of(
@@ -647,6 +800,7 @@ steps = st.one_of(
     st.builds(SinkBroken, st.just("gone")),
     st.builds(ValueError, st.just("bug")),
     st.builds(lambda sequences: refuse(*sequences), st.sets(st.integers(1, 30), min_size=1)),
+    st.builds(lambda sequences: choke(*sequences), st.sets(st.integers(1, 30), min_size=1)),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,9 +14,11 @@ from poller.config.findings import Findings, suggestion
 from poller.config.models import NAME_RULE, SinkSection, is_name
 from poller.config.settings import SecretSetting, SinkSettings
 from poller.delivery import DeliverySettings
+from poller.model import Kind
 from poller.secrets import Secret, parse_reference
 from poller.sinks import Sink, SinkOptions
 
+SHOWN_ACCOUNTS = 20  # in a message; a fleet may have thousands
 _NOT_READ = Secret("")  # stands for a secret while the rest is checked
 
 
@@ -48,11 +51,36 @@ def check_paths(node: Node, found: Mapping[str, SinkSettings], outbox: Path, fin
             findings.add(entry, key, f"the sink {owner!r} writes this file already", "give each one its own")
 
 
+def check_filters(
+    node: Node, found: Mapping[str, SinkSettings], accounts: Collection[str], findings: Findings
+) -> None:
+    """Report patterns that no account matches: the sink would go without what somebody meant it to get."""
+    for name, settings in found.items():
+        for number, pattern in enumerate(settings.delivery.accounts):
+            if any(fnmatchcase(account, pattern) for account in accounts):
+                continue
+            entry = node.entries[name].entries["accounts"]
+            entry = entry.value[number] if isinstance(entry.value, list) else entry
+            shown = sorted(accounts)[:SHOWN_ACCOUNTS] + ["..."] * (len(accounts) > SHOWN_ACCOUNTS)
+            findings.add(
+                entry,
+                f"sinks.{name}.accounts[{number}]",
+                f"{pattern!r} matches no account",
+                suggestion(pattern, accounts, "accounts")
+                if len(accounts) <= SHOWN_ACCOUNTS
+                else f"accounts: {', '.join(shown)}",
+            )
+
+
 def _sink(node: Node, path: str, directory: Path, findings: Findings) -> SinkSettings | None:
     entries = findings.mapping(node, path)
     if not isinstance(node.value, dict | None) or node.refused:
         return None
     common = {key: entry for key, entry in entries.items() if key in SinkSection.model_fields}
+    kind = entries.get("kind", Node(None, 0))
+    sink = _load(kind, f"{path}.kind", kind.value, findings) if isinstance(kind.value, str) else None
+    if sink is not None:
+        common = {**_defaults(sink, node), **common}
     own = {key: entry for key, entry in entries.items() if key not in SinkSection.model_fields}
     if "kind" not in entries:
         findings.add(node, path, "'kind' is missing", f"add one of: {_installed()}")
@@ -65,17 +93,18 @@ def _sink(node: Node, path: str, directory: Path, findings: Findings) -> SinkSet
             "'retry_max' is shorter than 'retry_min'",
             "make it at least as long",
         )
-    kind = entries.get("kind", Node(None, 0))
-    if not isinstance(kind.value, str):
-        return None
-    sink = _load(kind, f"{path}.kind", kind.value, findings)
-    if sink is None:
+    if sink is None or not isinstance(kind.value, str):
         return None
     settings = _own_options(sink, own, node, path, directory, findings)
     if section is None or settings is None:
         return None
     options, secrets = settings
     return SinkSettings(kind.value, sink, _delivery(section), options, secrets)
+
+
+def _defaults(sink: type[Sink], node: Node) -> dict[str, Node]:
+    """What the kind has for the options of every sink, as if it had been written."""
+    return {key: Node(value, node.line, str(value)) for key, value in sinks.defaults(sink).items()}
 
 
 def _installed() -> str:
@@ -88,6 +117,8 @@ def _load(node: Node, path: str, kind: str, findings: Findings) -> type[Sink] | 
     except LookupError:
         remedy = suggestion(kind, sinks.installed(), "installed")
         findings.add(node, path, f"unknown kind {kind[:80]!r}", remedy)
+    except sinks.MissingExtra as error:
+        findings.add(node, path, str(error), error.remedy)
     except (ImportError, AttributeError) as error:
         findings.add(node, path, f"kind {kind!r} cannot be loaded: {error}", "install what it needs")
     return None
@@ -150,10 +181,16 @@ def _admits(annotation: object, wanted: type) -> bool:
 def _delivery(section: SinkSection) -> DeliverySettings:
     return DeliverySettings(
         emit=section.emit,
+        only=frozenset(map(Kind, section.only)),
+        accounts=tuple(section.accounts),
+        labels=section.labels,
         heartbeat_s=section.heartbeat,
         batch_records=section.batch,
         batch_bytes=section.batch_bytes,
+        linger_s=section.linger,
         write_timeout_s=section.write_timeout,
         retry_min_s=section.retry_min,
         retry_max_s=section.retry_max,
+        start=section.start,
+        on_start=section.on_start,
     )

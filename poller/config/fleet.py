@@ -33,6 +33,11 @@ class Fleet:
         self._egress = egress
         self._defaults = DefaultsSection().model_dump()
 
+    @property
+    def names(self) -> list[str]:
+        """The accounts' names, also of those with a problem."""
+        return [key.removeprefix("accounts.") for key in self.places if key.count(".") == 1]
+
     def add(self, source: Source, *, included: bool) -> None:
         """Take the accounts of a file. The main file comes first: its defaults apply to all others too."""
         findings, entries = source.findings, source.root.entries

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from poller.config.destinations import check_paths, read_sinks
+from poller.config.destinations import check_filters, check_paths, read_sinks
 from poller.config.document import Node, shown_key
 from poller.config.files import Source, read_included, read_source
 from poller.config.findings import Findings, in_order
@@ -71,6 +71,8 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
     shutdown = read_shutdown(sections["shutdown"], findings)
     logging = read_logging(sections["logging"], findings)
     fleet = _fleet(source, egress.keys(), problems)
+    if fleet.places:  # else it is said already that there are none
+        check_filters(sections["sinks"], sinks, fleet.names, findings)
     return Config(
         path=source.path,
         directory=directory,

@@ -14,6 +14,7 @@ from poller.secrets import SecretReference, parse_reference
 from poller.units import parse_duration, parse_share, parse_size
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PATTERN = re.compile(r"[A-Za-z0-9_*?-]{1,64}")
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?")
 NAME_RULE: Final = "use 1 to 64 letters, digits, '_' and '-'"
 
@@ -133,6 +134,15 @@ def _label_text(text: str) -> str:
     return text
 
 
+def _pattern(text: str) -> str:
+    if not _PATTERN.fullmatch(text):
+        raise Refusal(
+            f"{text[:80]!r} matches no account's name",
+            "write a name, or a pattern such as sub-*; * stands for any characters, ? for one",
+        )
+    return text
+
+
 def _path(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise Refusal(f"{text[:80]!r} is not a path", "write one, relative to this file or absolute")
@@ -208,12 +218,18 @@ class SinkSection(Section):
 
     kind: str
     emit: Literal["changed", "every"] = "changed"
+    only: Annotated[list[Literal["snapshot", "status"]], Field(min_length=1)] = ["snapshot", "status"]
+    accounts: list[Annotated[str, AfterValidator(_pattern)]] = []
+    labels: dict[LabelName, LabelText] = {}
     heartbeat: Annotated[float, _duration("1s", "30d")] = 900.0
     batch: Annotated[int, Field(ge=1, le=100_000)] = 500
     batch_bytes: Annotated[int, _size("1KiB", "1GiB")] = 4 * 1024**2
+    linger: Annotated[float, _duration("0s", "1h")] = 0.0
     write_timeout: Annotated[float, _duration("100ms", "1h")] = 30.0
     retry_min: Annotated[float, _duration("10ms", "1h")] = 0.5
     retry_max: Annotated[float, _duration("10ms", "24h")] = 60.0
+    start: Literal["oldest", "now"] = "oldest"
+    on_start: Literal["retry", "fail"] = "retry"
 
 
 class OutboxSection(Section):

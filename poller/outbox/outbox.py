@@ -183,6 +183,12 @@ class Outbox:
                 return await self._run(partial(self._store.read, cursor, max_records, max_bytes))
             await self._arrival.wait()
 
+    async def gathered(self, sink: str, records: int) -> None:
+        """Wait until so many records wait for the sink."""
+        while self.backlog(sink) < records:
+            self._check()
+            await self._arrival.wait()
+
     async def acknowledge(self, sink: str, position: int, dead: Sequence[DeadLetter] = ()) -> None:
         """Note that a sink has everything up to a position, apart from dead letters, which are put aside.
 

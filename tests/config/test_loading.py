@@ -575,8 +575,9 @@ sinks:
         ("{kind: probe, path: [x]}", ".path: a list does not fit; write a path"),
         ("{kind: probe, path: x, sise: 5}", ".sise: unknown key 'sise', did you mean 'size'?"),
         ("{kind: probe, path: x, batchh: 5}", ".batchh: unknown key 'batchh', did you mean 'batch'?"),
-        ("{kind: probe, path: x, qq: 5}", (".qq: unknown key 'qq'; known here: batch, batch_bytes, emit, every, heartbeat, kind, mode,"
-         " nested, path, retry_max, retry_min, second, size, token, write_timeout")),
+        ("{kind: probe, path: x, qq: 5}", (".qq: unknown key 'qq'; known here: accounts, batch, batch_bytes, emit,"
+         " every, heartbeat, kind, labels, linger, mode, nested, on_start, only, path, retry_max, retry_min, second,"
+         " size, start, token, write_timeout")),
         ("{kind: probe, path: x, size: 0}", ".size: 0 does not fit; write a number greater than or equal to 1"),
         ("{kind: probe, path: x, every: 5}", ".every: 5 is not a duration; write 5s"),
         ("{kind: probe, path: x, mode: c}", ".mode: c does not fit; write 'a' or 'b'"),
@@ -584,6 +585,15 @@ sinks:
         (f"{{kind: probe, path: x, token: {KEY}}}", f".token: {LITERAL}"),
         ("{kind: probe, path: x, emit: all}", ".emit: all does not fit; write 'changed' or 'every'"),
         ("{kind: probe, path: x, batch: 0}", ".batch: 0 does not fit; write a number greater than or equal to 1"),
+        ("{kind: probe, path: x, only: [balances]}", ".only[0]: balances does not fit; write 'snapshot' or 'status'"),
+        ("{kind: probe, path: x, accounts: [a/b]}", (".accounts[0]: 'a/b' matches no account's name; write a name,"
+         " or a pattern such as sub-*; * stands for any characters, ? for one")),
+        ("{kind: probe, path: x, accounts: [b]}", ".accounts[0]: 'b' matches no account; accounts: a"),
+        ("{kind: probe, path: x, accounts: [a, b-*]}", ".accounts[1]: 'b-*' matches no account; accounts: a"),
+        ("{kind: probe, path: x, labels: {desk: 5}}", ".labels.desk: YAML takes 5 for a number; put it into quotes"),
+        ("{kind: probe, path: x, linger: 2h}", ".linger: '2h' is out of range; write 0s to 1h"),
+        ("{kind: probe, path: x, start: newest}", ".start: newest does not fit; write 'oldest' or 'now'"),
+        ("{kind: probe, path: x, on_start: die}", ".on_start: die does not fit; write 'retry' or 'fail'"),
         ("{kind: probe, path: x, heartbeat: 0s}", ".heartbeat: '0s' is out of range; write 1s to 30d"),
         ("{kind: probe, path: x, retry_min: 2m}", ".retry_max: 'retry_max' is shorter than 'retry_min'; make it at least as long"),
     ],

@@ -13,51 +13,29 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from poller.clock import Clock
-from poller.errors import OutboxFull, SinkBroken, SinkError, SinkRejected, SinkUnavailable
+from poller.delivery.calls import CANCEL_PATIENCE_S, Calls, Raised, kind, text
+from poller.delivery.settings import DeliverySettings
+from poller.errors import BatchRejected, OutboxFull, SinkBroken, SinkError, SinkRejected, SinkUnavailable
 from poller.metrics import Metrics
-from poller.model import Reason, Record
+from poller.model import Record
 from poller.outbox import DeadLetter
-from poller.secrets import redact
 from poller.sinks import Sink
+
+__all__ = ["Delivery", "DeliverySettings", "DeliveryStatus"]
 
 logger = logging.getLogger(__name__)
 
 COMPLAIN_EVERY_S = 60.0  # a sink that fails at every write must not fill the log
-CANCEL_PATIENCE_S = 5.0  # for a write that was cancelled to end
 RETRY_AFTER_LONGEST_S = 3600.0  # a destination may ask for a delay, not for its removal
 # So many refusals in a row, with nothing accepted between, are not the records' fault.
 REFUSED_IN_A_ROW = 20
-SHOWN_CHARACTERS = 500
+# After so many failures in a row single records are tried, not batches, until one passes.
+FAILURES_UNTIL_OPEN = 5
 
-
-@dataclass(frozen=True, slots=True)
-class DeliverySettings:
-    """What every sink can be given, whatever its kind.
-
-    Attributes:
-        emit: ``changed`` leaves out snapshots that differ in nothing, ``every`` takes them too.
-        heartbeat_s: an account without a record for this long gets one.
-        batch_records: most records in one write.
-        batch_bytes: most bytes of payload in one write; a single larger record goes alone.
-        write_timeout_s: a write that takes longer has failed.
-        retry_min_s: shortest delay before a batch is tried again.
-        retry_max_s: longest delay.
-    """
-
-    emit: Literal["changed", "every"] = "changed"
-    heartbeat_s: float = 900.0
-    batch_records: int = 500
-    batch_bytes: int = 4 * 1024 * 1024
-    write_timeout_s: float = 30.0
-    retry_min_s: float = 0.5
-    retry_max_s: float = 60.0
-
-    def wants(self, record: Record) -> bool:
-        """Say whether the record is for this sink."""
-        return self.emit == "every" or record.reason != Reason.EVERY
+Verdict = SinkRejected | BatchRejected | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +47,7 @@ class DeliveryStatus:
         delivered: records acknowledged since the start.
         dead_letters: records refused for good since the start.
         failing_s: seconds since the first failure after the last success; 0.0 if it works.
+        is_open: its breaker is open: it failed so often in a row that single records are tried.
         error: what the last attempt failed with, without secrets; empty if it did not.
     """
 
@@ -77,6 +56,7 @@ class DeliveryStatus:
     delivered: int
     dead_letters: int
     failing_s: float
+    is_open: bool
     error: str
 
 
@@ -85,6 +65,10 @@ class Source(Protocol):
 
     async def next_batch(self, sink: str, *, max_records: int, max_bytes: int) -> list[Record]:
         """Wait for records behind the sink's cursor."""
+        ...
+
+    async def gathered(self, sink: str, records: int) -> None:
+        """Wait until so many records are behind the cursor."""
         ...
 
     async def acknowledge(self, sink: str, position: int, dead: Sequence[DeadLetter] = ()) -> None:
@@ -130,8 +114,10 @@ class Delivery:
         self._settings = settings
         self._metrics = metrics
         self._dice = dice or random.Random()  # noqa: S311  # spreads retries; nobody must not guess it
+        self._calls = Calls(name)
+        self._is_opened = False
         self._moved = asyncio.Event()
-        self._abandoned: asyncio.Task[None] | None = None  # a call that would not end
+        self._draining = asyncio.Event()
         self._failures = 0  # in a row
         self._failing_since_s: float | None = None
         self._complained_s = -math.inf
@@ -141,6 +127,15 @@ class Delivery:
         self._dead_letters = 0
         self._refused_in_a_row = 0
 
+    async def open(self) -> None:
+        """Open the sink, with a single try; ``run`` does it by itself, again and again.
+
+        Raises:
+            SinkError: it cannot be opened now.
+        """
+        await self._calls.make(self._sink.open, self._settings.write_timeout_s)
+        self._is_opened = True
+
     async def run(self) -> None:
         """Deliver until cancelled. Records that were not acknowledged come again at the next start.
 
@@ -148,18 +143,41 @@ class Delivery:
             OutboxError: the cursor cannot be moved any more.
         """
         try:
-            await self._until_it_works(self._sink.open)
+            while not self._is_opened:
+                await self._works(self.open)
             self._succeeded()
             while True:
-                batch = await self._outbox.next_batch(
-                    self.name,
-                    max_records=self._settings.batch_records,
-                    max_bytes=self._settings.batch_bytes,
-                )
+                batch = await self._gather()
                 dead = await self._deliver([record for record in batch if self._settings.wants(record)])
                 await self._acknowledge(batch[-1].position, dead)
         finally:
-            await self._close()
+            await self.close()
+
+    async def _gather(self) -> list[Record]:
+        batch = await self._next_batch()
+        # What is behind a batch did not fit into it.
+        if self._settings.linger_s and self._outbox.backlog(self.name) <= len(batch):
+            await self._linger()
+            batch = await self._next_batch()
+        return batch
+
+    async def _next_batch(self) -> list[Record]:
+        return await self._outbox.next_batch(
+            self.name, max_records=self._settings.batch_records, max_bytes=self._settings.batch_bytes
+        )
+
+    async def _linger(self) -> None:
+        """Wait for a full batch, for its time, or for the end."""
+        waiting = [
+            asyncio.create_task(self._outbox.gathered(self.name, self._settings.batch_records)),
+            asyncio.create_task(self._draining.wait()),
+        ]
+        try:
+            await asyncio.wait(waiting, timeout=self._settings.linger_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _acknowledge(self, position: int, dead: Sequence[DeadLetter]) -> None:
         """Move the cursor. On a full disk that waits for room: to write the batch again would not help."""
@@ -167,9 +185,7 @@ class Delivery:
             try:
                 await self._outbox.acknowledge(self.name, position, dead)
             except OutboxFull as error:
-                delay_s = self._delay_s(None)
-                self._failed(error, "outbox_full", delay_s)
-                await asyncio.sleep(delay_s)
+                await self._back_off(error)
             else:
                 break
         self._succeeded()
@@ -177,7 +193,8 @@ class Delivery:
         self._moved.set()
 
     async def drained(self, position: int) -> None:
-        """Wait until the sink has acknowledged everything up to a position."""
+        """Wait until the sink has acknowledged everything up to a position; no batch waits for more then."""
+        self._draining.set()
         while self._outbox.cursor(self.name) < position:
             self._moved.clear()
             await self._moved.wait()
@@ -191,25 +208,29 @@ class Delivery:
             delivered=self._delivered,
             dead_letters=self._dead_letters,
             failing_s=0.0 if since_s is None else self._clock.monotonic_s() - since_s,
+            is_open=self._is_open,
             error=self._error,
         )
+
+    @property
+    def _is_open(self) -> bool:
+        return self._failures >= FAILURES_UNTIL_OPEN
 
     async def _deliver(self, batch: Sequence[Record]) -> list[DeadLetter]:
         """Write until the batch is safe; return what the sink refused for good."""
         if not batch:
             return []
-        dead: list[DeadLetter] = []
         records = tuple(batch)  # foreign code cannot change what it is held against
-
-        async def write() -> None:
+        while True:
+            before = self._refused_in_a_row
             try:
-                await self._sink.write(records)
-            except SinkRejected as error:
-                dead[:] = self._refused(records, error)
+                dead = await self._write(records)
+            except SinkBroken as error:
+                # So much was refused that it is the sink's fault: none of it is put aside.
+                self._refused_in_a_row = before
+                await self._back_off(error)
             else:
-                self._refused_in_a_row = 0
-
-        await self._until_it_works(write)
+                break
         self._delivered += len(records) - len(dead)
         self._dead_letters += len(dead)
         self._metrics.records_delivered.labels(self.name).inc(len(records) - len(dead))
@@ -226,6 +247,46 @@ class Delivery:
                 },
             )
         return dead
+
+    async def _write(self, records: tuple[Record, ...]) -> list[DeadLetter]:
+        """Write the records in order, in parts where that is needed; return the refused ones.
+
+        Raises:
+            SinkBroken: too much is refused, or in a way that cannot be.
+        """
+        dead: list[DeadLetter] = []
+        parts = [records]  # what is left to do, the next part last
+        while parts:
+            part = parts.pop()
+            if self._is_open and len(part) > 1:
+                parts.append(part[1:])
+                part = part[:1]
+            verdicts: list[Verdict] = []
+            if not await self._works(lambda part=part, verdicts=verdicts: self._offer(part, verdicts)):  # type: ignore[misc]  # bound here
+                parts.append(part)
+                continue
+            verdict = verdicts[-1]
+            if verdict is None:
+                self._refused_in_a_row = 0
+                self._succeeded()
+            elif isinstance(verdict, SinkRejected):
+                dead += self._refused(part, verdict)
+            elif len(part) == 1:
+                reason = text(verdict)
+                dead += self._refused(part, SinkRejected(reason, rejected={part[0].id: reason}))
+            else:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+        return dead
+
+    async def _offer(self, part: tuple[Record, ...], verdicts: list[Verdict]) -> None:
+        """Write; a refusal is an answer, not a failure."""
+        try:
+            await self._sink.write(part)
+        except (SinkRejected, BatchRejected) as error:
+            verdicts.append(error)
+        else:
+            verdicts.append(None)
 
     def _refused(self, batch: Sequence[Record], error: SinkRejected) -> list[DeadLetter]:
         """Return the dead letters of a batch.
@@ -249,57 +310,33 @@ class Delivery:
                 )
         self._refused_in_a_row = in_a_row
         return [
-            DeadLetter(record, _text(error.rejected[record.id]))
+            DeadLetter(record, text(error.rejected[record.id]))
             for record in batch
             if record.id in error.rejected
         ]
 
-    async def _until_it_works(self, call: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await self._call(call, self._settings.write_timeout_s)
-            except SinkError as error:
-                delay_s = self._delay_s(error)
-                self._failed(error, _kind(error), delay_s)
-                await asyncio.sleep(delay_s)
-            else:
-                return
-
-    async def _call(self, call: Callable[[], Awaitable[None]], timeout_s: float) -> None:
-        """Call foreign code; whatever it does, this returns in time or raises a ``SinkError``."""
-        if self._abandoned is not None:
-            # One call at a time is promised to sinks, also to one that would not end its last one.
-            await asyncio.wait([self._abandoned], timeout=timeout_s)
-            if not self._abandoned.done():
-                raise _TimedOut("an earlier call has still not ended")
-            self._abandoned = None
-        task = asyncio.create_task(_contained(call), name=f"a call of sink {self.name}")
+    async def _works(self, call: Callable[[], Awaitable[None]]) -> bool:
+        """Call the sink; if that fails, say so and wait until it is time for the next try."""
         try:
-            await asyncio.wait([task], timeout=timeout_s)
-        finally:
-            is_in_time = task.done()
-            if not is_in_time:
-                await self._end(task)
-        # What comes after a cancellation is not believed: code that swallows one returns as if all were well.
-        if not is_in_time:
-            raise _TimedOut(f"no answer within {timeout_s:g} s")
-        task.result()
-
-    async def _end(self, task: asyncio.Task[None]) -> None:
-        task.cancel()
-        task.add_done_callback(_look_at)
-        self._abandoned = task
-        await asyncio.wait([task], timeout=CANCEL_PATIENCE_S)
-        if task.done():
-            self._abandoned = None
-
-    async def _close(self) -> None:
-        try:
-            await self._call(self._sink.close, CANCEL_PATIENCE_S)
+            await self._calls.make(call, self._settings.write_timeout_s)
         except SinkError as error:
-            logger.warning("a sink did not close", extra={"sink": self.name, "error": _text(error)})
+            await self._back_off(error)
+            return False
+        return True
 
-    def _delay_s(self, error: SinkError | None) -> float:
+    async def _back_off(self, error: SinkError | OutboxFull) -> None:
+        delay_s = self._delay_s(error)
+        self._failed(error, delay_s)
+        await asyncio.sleep(delay_s)
+
+    async def close(self) -> None:
+        """Close the sink, within a bound; ``run`` does it by itself at its end."""
+        try:
+            await self._calls.make(self._sink.close, CANCEL_PATIENCE_S)
+        except SinkError as error:
+            logger.warning("a sink did not close", extra={"sink": self.name, "error": text(error)})
+
+    def _delay_s(self, error: SinkError | OutboxFull) -> float:
         if isinstance(error, SinkBroken):
             return self._settings.retry_max_s
         asked_s = error.retry_after_s if isinstance(error, SinkUnavailable) else None
@@ -309,19 +346,19 @@ class Delivery:
         longest_s = min(shortest_s * 2.0 ** min(self._failures, 30), self._settings.retry_max_s)
         return self._dice.uniform(shortest_s, max(longest_s, shortest_s))
 
-    def _failed(self, error: SinkError | OutboxFull, kind: str, delay_s: float) -> None:
+    def _failed(self, error: SinkError | OutboxFull, delay_s: float) -> None:
         now_s = self._clock.monotonic_s()
         self._failures += 1
         self._failing_since_s = now_s if self._failing_since_s is None else self._failing_since_s
-        self._error = _text(error)
-        self._metrics.delivery_failures.labels(self.name, kind).inc()
+        self._error = text(error)
+        self._metrics.delivery_failures.labels(self.name, kind(error)).inc()
         if now_s - self._complained_s < COMPLAIN_EVERY_S:
             return
         self._complained_s = now_s
         self._is_recovery_news = True
         logger.log(
             # Broken: it does not pass by itself, somebody has to come.
-            logging.ERROR if isinstance(error, SinkBroken | _Raised) else logging.WARNING,
+            logging.ERROR if isinstance(error, SinkBroken | Raised) else logging.WARNING,
             "a sink does not take its records; they are kept",
             extra={
                 "sink": self.name,
@@ -330,7 +367,7 @@ class Delivery:
                 "backlog": self._outbox.backlog(self.name),
                 "retry_s": round(delay_s, 1),
             },
-            exc_info=error.__cause__ if isinstance(error, _Raised) else None,
+            exc_info=error.__cause__ if isinstance(error, Raised) else None,
         )
 
     def _succeeded(self) -> None:
@@ -341,50 +378,3 @@ class Delivery:
         self._failures = 0
         self._failing_since_s = None
         self._error = ""
-
-
-class _TimedOut(SinkUnavailable):
-    """A call did not end in time."""
-
-
-class _Raised(SinkUnavailable):
-    """Foreign code raised what the protocol does not know; its cause says what."""
-
-
-async def _contained(call: Callable[[], Awaitable[None]]) -> None:
-    """Await foreign code, and turn whatever it raises into a ``SinkError``."""
-    try:
-        await call()
-    except (SinkError, KeyboardInterrupt):
-        raise
-    except asyncio.CancelledError as error:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise  # we asked for it
-        raise _Raised("the sink cancelled itself") from error
-    except BaseException as error:
-        # SystemExit too: a sink does not decide when the daemon ends.
-        raise _Raised(f"the sink raised {type(error).__name__}: {_text(error)}") from error
-
-
-def _kind(error: SinkError) -> str:
-    """A fixed word for the metric: plug-ins may have error classes of their own."""
-    if isinstance(error, SinkBroken):
-        return "broken"
-    if isinstance(error, _TimedOut):
-        return "timeout"
-    return "raised" if isinstance(error, _Raised) else "unavailable"
-
-
-def _look_at(task: asyncio.Task[None]) -> None:
-    """Take note of how an abandoned call ended, or asyncio would report it as lost."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _text(said: object) -> str:
-    """What foreign code said, without secrets and not too long; it may even fail to say it."""
-    try:
-        text = str(said)
-    except Exception:  # noqa: BLE001  # whatever it is, it is not worth losing the loop
-        text = f"<{type(said).__name__} that cannot be shown>"
-    return redact(text)[:SHOWN_CHARACTERS]
