@@ -23,6 +23,8 @@ pytestmark = pytest.mark.real_time
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# What a variable has to hold where not just any value will do.
+FITTING = {"AMQP_URL": "amqps://poller:value-of-AMQP_URL@rabbit.example:5671/desk"}
 KNOWN_LANGUAGES = {"", "console", "yaml", "json", "python", "toml", "sql"}
 
 
@@ -81,7 +83,7 @@ def test_configurations_load_and_their_secrets_are_read(
         )
         (directory / "accounts.yaml").write_text(text)
         for reference in re.findall(r"env:(\w+)", text):
-            monkeypatch.setenv(reference, f"value-of-{reference}")
+            monkeypatch.setenv(reference, FITTING.get(reference, f"value-of-{reference}"))
         for reference in re.findall(r"file:([\w./-]+)", text):
             path = directory / reference
             path.parent.mkdir(exist_ok=True)
