@@ -14,6 +14,7 @@ from poller.checking import KeyChecker, KeyWatch
 from poller.clock import NS_PER_S, Clock
 from poller.config import Config, Secrets
 from poller.delivery import Delivery
+from poller.delivery.isolation import isolated
 from poller.errors import PollError
 from poller.exchange.client import ExchangeClient
 from poller.exchange.server_time import ServerTime
@@ -298,7 +299,7 @@ class Assembly:
         return [
             Delivery(
                 name,
-                settings.sink(self._secrets.sink_options[name]),
+                isolated(settings.sink(self._secrets.sink_options[name]), name),
                 outbox,
                 self._clock,
                 settings.delivery,
