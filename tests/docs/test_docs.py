@@ -24,7 +24,10 @@ pytestmark = pytest.mark.real_time
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What a variable has to hold where not just any value will do.
-FITTING = {"AMQP_URL": "amqps://poller:value-of-AMQP_URL@rabbit.example:5671/desk"}
+FITTING = {
+    "AMQP_URL": "amqps://poller:value-of-AMQP_URL@rabbit.example:5671/desk",
+    "REDIS_URL": "rediss://user:password@redis.example:6379/0",
+}
 KNOWN_LANGUAGES = {"", "console", "yaml", "json", "python", "toml", "sql"}
 
 
