@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,10 +42,8 @@ async def stream(tmp_path: Path) -> AsyncIterator[str]:
     name = name_for(tmp_path)
     yield name
     async with connected(url) as client:
-        try:
+        with contextlib.suppress(NotFoundError):
             await client.jetstream().delete_stream(name)
-        except NotFoundError:
-            pass
 
 
 @pytest.fixture
@@ -209,7 +208,7 @@ async def test_a_failure_within_a_batch_puts_nothing_in_the_wrong_order(url: str
         assert await writing > 0
     for records in by_account:
         wanted = ids(records)
-        assert [id for id in dict.fromkeys(seen) if id in wanted] == wanted
+        assert [found for found in dict.fromkeys(seen) if found in wanted] == wanted
 
 
 async def test_a_record_too_large_for_the_stream_is_refused_and_the_others_are_written(
