@@ -36,7 +36,7 @@ LAYERS = [
         "sinks",
     },
     {"locks", "secrets", "units"},
-    {"clock", "errors", "logs", "metrics", "model", "signals"},
+    {"clock", "errors", "logs", "metrics", "model", "signals", "webhooks"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Bottom modules that lean on one another, each for the reason given.
