@@ -34,6 +34,7 @@ from pydantic import Field
 from poller.errors import SinkBroken, SinkRejected, SinkUnavailable
 from poller.model import Kind, Record
 from poller.sinks import SinkOptions
+from poller.sinks.archive_compaction import NAME, compact
 from poller.sinks.archive_tables import INSTANTS, UNFIT, Row, parquet, row, table
 from poller.sinks.packing import sync_directory
 from poller.sinks.threads import OwnThread
@@ -41,8 +42,7 @@ from poller.sinks.threads import OwnThread
 T = TypeVar("T")
 
 FOLDERS: Mapping[Kind, str] = {Kind.SNAPSHOT: "snapshots", Kind.STATUS: "statuses"}
-_OURS = re.compile(r"(\d{20})-(\d{20})-[0-9a-f]{12}\.parquet")
-_HALF = re.compile(rf"\.{_OURS.pattern}\.part")  # hidden, and no name that readers look for
+_HALF = re.compile(rf"\.{NAME.pattern}\.part")  # hidden, and no name that readers look for
 
 UNFIT_TEXT = "not of the published shape"
 
@@ -59,6 +59,7 @@ class ArchiveOptions(SinkOptions):
     """Options of the ``archive`` sink."""
 
     path: Path = Field(description="The directory; it is made if it is missing.")
+    compact: bool = Field(False, description="Merge the files of each day that is over into one.")  # noqa: FBT003  # a field's default
 
 
 class ArchiveSink:
@@ -70,6 +71,8 @@ class ArchiveSink:
 
     def __init__(self, options: ArchiveOptions) -> None:
         self._path = options.path
+        self._compact = options.compact
+        self._newest = ""  # date of a record that was written
         self._thread = OwnThread("archive sink")
         self._handle: int | None = None  # of the directory: locked
 
@@ -81,6 +84,7 @@ class ArchiveSink:
             SinkBroken: what is at its place is not for us to write to.
         """
         await self._run(self._open)
+        self._newest = ""
 
     async def write(self, batch: Sequence[Record]) -> None:
         """Write the batch; records that are there already are left as they are.
@@ -91,6 +95,15 @@ class ArchiveSink:
             SinkBroken: as from ``open``, or a file that has a name of ours is not ours.
         """
         rejected = await self._run(self._write, batch)
+        newest = max(
+            (record.document[INSTANTS[record.kind]][:10] for record in batch if record.id not in rejected),
+            default="",
+        )
+        if self._compact and newest > self._newest:
+            # In the thread of the writes, so that the two never meet: one that has to wait too long
+            # comes again.
+            self._newest = newest
+            self._thread.submit(self._compact_before, newest)
         if rejected:
             raise SinkRejected(f"{self._path}: {len(rejected)} records refused", rejected=rejected)
 
@@ -145,6 +158,12 @@ class ArchiveSink:
                 self._add(self._path / FOLDERS[kind] / f"date={date}", kind, fit)
         return rejected
 
+    def _compact_before(self, date: str) -> None:
+        for folder in FOLDERS.values():
+            for directory in sorted((self._path / folder).glob("date=????-??-??")):
+                if directory.name.removeprefix("date=") < date:
+                    compact(directory, _half)
+
     def _was_moved(self, handle: int) -> bool:
         ours = os.fstat(handle)
         try:
@@ -195,7 +214,7 @@ def _make_directory(directory: Path) -> None:
 def _ids_between(directory: Path, first: int, last: int) -> Iterator[str]:
     """Return the ids in files with a position from ``first`` to ``last``."""
     for path in directory.iterdir():
-        match = _OURS.fullmatch(path.name)
+        match = NAME.fullmatch(path.name)
         if match and int(match[1]) <= last and int(match[2]) >= first:
             try:
                 with path.open("rb") as file:
@@ -204,9 +223,13 @@ def _ids_between(directory: Path, first: int, last: int) -> Iterator[str]:
                 raise SinkBroken(f"{path}: is not a file of an archive; take it away") from error
 
 
+def _half(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
 def _write_file(path: Path, contents: bytes) -> None:
     """Write a file so that under its name it is whole at every moment."""
-    half = path.with_name(f".{path.name}.part")
+    half = _half(path)
     handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
