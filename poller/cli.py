@@ -353,10 +353,26 @@ def demo(accounts: int, duration_s: float, directory: Path) -> None:
     sys.exit(OK if all_right else FAILED)
 
 
-@main.command(epilog=examples("poller schema > record.schema.json"))
+@main.command(
+    epilog=examples("poller schema > record.schema.json", "poller schema --asyncapi > asyncapi.json")
+)
+@click.option(
+    "--asyncapi", "as_asyncapi", is_flag=True, help="An AsyncAPI document of the configured sinks instead."
+)
+@config_option
 @reports_errors
-def schema() -> None:
-    """Print the JSON Schema of the records that sinks get."""
+def schema(*, as_asyncapi: bool, path: Path) -> None:
+    """Print the JSON Schema of the records that sinks get.
+
+    With --asyncapi it reads the configuration, and says where the records go: servers, channels, messages.
+    No credentials are printed; a server that only a secret names is a variable if that cannot be read.
+    """
+    if as_asyncapi:
+        from poller.config import load
+        from poller.screens import show_asyncapi
+
+        show_asyncapi(load(path))
+        return
     from poller.records import json_schema
 
     click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2))

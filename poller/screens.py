@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,16 +18,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from poller import __version__
 from poller import sinks as installed_sinks
 from poller.app import App
+from poller.asyncapi import Publication, document
 from poller.clock import rfc3339
-from poller.config import Config, Secrets
-from poller.errors import PollError
+from poller.config import Config, Secrets, read_sinks
+from poller.errors import ConfigError, PollError, Problem
 from poller.model import AMOUNT_FIELDS, Account, Snapshot, plain
 from poller.plan_screen import plan_fleet, plan_table
 from poller.records import total_btc
+from poller.secrets import redact
 from poller.signals import until_signalled
-from poller.sinks import SinkOptions
+from poller.sinks import Channel, SinkOptions
+from poller.sinks.messages import MessageOptions
 
 if TYPE_CHECKING:
     from poller.demo import Moment
@@ -112,6 +117,40 @@ def show_configuration(config: Config) -> None:
         console.print(f"sink {name}: {sink.kind}, emits {sink.delivery.emit}")
     if not config.sinks:
         console.print("no sinks: records are kept in the outbox and go nowhere", style="yellow")
+
+
+def show_asyncapi(config: Config) -> None:
+    """Print the AsyncAPI document of the sinks that say where they publish.
+
+    Raises:
+        ConfigError: a sink cannot say it as long as its secrets cannot be read.
+    """
+    publications = []
+    for name, (options, is_whole) in read_sinks(config).items():
+        settings = config.sinks[name]
+        sink: Any = settings.sink(options)
+        if not hasattr(sink, "channel"):
+            continue
+        try:
+            channel: Channel = sink.channel()
+        except Exception as error:  # a plug-in's; its text may hold what is secret
+            place = config.place(f"sinks.{name}")
+            said = f"cannot say where it publishes: its channel() raised {type(error).__name__}"
+            remedy = "tell its author" if is_whole else "let its secrets be read"
+            problem = Problem(place.file, place.line, f"sinks.{name}", said, remedy)
+            raise ConfigError([problem]) from error
+        if "@" in channel.host or not (is_whole or _stands_in(channel.host, settings.options)):
+            channel = replace(channel, host="")
+        form = options.format if isinstance(options, MessageOptions) else "json"
+        publications.append(Publication(name, settings.kind, channel, form))
+    text = orjson.dumps(document(publications, version=__version__), option=orjson.OPT_INDENT_2).decode()
+    click.echo(redact(text))
+
+
+def _stands_in(host: str, options: Mapping[str, Any]) -> bool:
+    """Tell whether hosts are written in the options, and are no stand-in for what a secret would say."""
+    written = str(options)
+    return all(one.rpartition(":")[0].strip() in written for one in host.split(","))
 
 
 def show_sinks() -> None:

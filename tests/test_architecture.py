@@ -22,7 +22,7 @@ LAYERS = [
     {"config", "server", "simulator", "testing"},
     {"polling"},
     {"checking", "delivery", "outcomes", "stretching", "timekeeping"},
-    {"acceptance", "maintenance"},
+    {"acceptance", "asyncapi", "maintenance"},
     {
         "addresses",
         "budget",

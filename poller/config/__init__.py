@@ -5,7 +5,7 @@ Both report everything that is wrong at once, as a ``poller.errors.ConfigError``
 
 from __future__ import annotations
 
-from poller.config.credentials import Secrets, read_secrets
+from poller.config.credentials import Secrets, read_secrets, read_sinks
 from poller.config.loading import load
 from poller.config.settings import (
     AccountKeys,
@@ -36,4 +36,5 @@ __all__ = [
     "SinkSettings",
     "load",
     "read_secrets",
+    "read_sinks",
 ]

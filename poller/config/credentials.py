@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from poller.config.document import Node
 from poller.config.findings import Findings, in_order
 from poller.config.settings import AccountKeys, Config, SecretSetting, SinkSettings
@@ -18,6 +20,9 @@ from poller.sinks import SinkOptions
 _PROXY = re.compile(
     r"http://(?:[^\s/?#@:]+(?::[^\s/?#@]*)?@)?(?:[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?"
 )
+
+
+_NONE = Secret("")  # stands for a secret that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,33 @@ def read_secrets(config: Config) -> Secrets:
     return Secrets(
         credentials, proxies, {name: whole for name, whole in options.items() if whole is not None}
     )
+
+
+def read_sinks(config: Config) -> dict[str, tuple[SinkOptions, bool]]:
+    """Return what each sink is made with, and whether that holds its secrets: where one cannot be read, none is.
+
+    For what only describes the sinks; they cannot be used with less than all.
+
+    Raises:
+        ConfigError: a sink's options make no sense without its secrets. It says what keeps those from being read.
+    """
+    found: dict[str, tuple[SinkOptions, bool]] = {}
+    problems: list[Problem] = []
+    for name, sink in config.sinks.items():
+        reader = _Reader()
+        options = reader.sink_options(f"sinks.{name}", sink, config)
+        if options is not None:
+            found[name] = (options, True)
+            continue
+        try:
+            without = sink.sink.Options.model_validate({**sink.options, **dict.fromkeys(sink.secrets, _NONE)})
+        except ValidationError:
+            problems += reader.problems
+        else:
+            found[name] = (without, False)
+    if problems:
+        raise ConfigError(in_order(problems))
+    return found
 
 
 class _Reader:
