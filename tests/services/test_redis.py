@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from poller.delivery import CANCEL_PATIENCE_S
+from poller.delivery.calls import CANCEL_PATIENCE_S
 from poller.errors import SinkUnavailable
 from poller.secrets import Secret
 from poller.sinks.redis import RedisOptions, RedisSink
