@@ -384,6 +384,7 @@ def schema(*, as_asyncapi: bool, path: Path) -> None:
 def sinks(kind: str | None) -> None:
     """List the kinds of sink that are installed, or the options of one."""
     from poller.screens import show_sink, show_sinks
+    from poller.sinks import MissingExtra
 
     if kind is None:
         show_sinks()
@@ -392,6 +393,8 @@ def sinks(kind: str | None) -> None:
         show_sink(kind)
     except LookupError as error:
         _exit(USAGE, f"error: {error.args[0]}")
+    except MissingExtra as error:
+        _exit(USAGE, f"error: {error}; {error.remedy}")
 
 
 @contextmanager

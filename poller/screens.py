@@ -14,6 +14,7 @@ import click
 import orjson
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -158,9 +159,21 @@ def show_sinks() -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("kind")
     table.add_column("from")
+    table.add_column("to install")
     for kind, point in sorted(installed_sinks.installed().items()):
-        table.add_row(kind, point.value)
-    Console().print(table)
+        table.add_row(kind, f"{point.module}:{point.attr}", escape(_to_install(kind)))
+    # Commands are copied from here, so no line is broken.
+    Console(soft_wrap=True).print(table)
+
+
+def _to_install(kind: str) -> str:
+    try:
+        installed_sinks.load(kind)
+    except installed_sinks.MissingExtra as error:
+        return error.remedy.removeprefix("run: ")
+    except (ImportError, AttributeError) as error:
+        return f"cannot be loaded: {error}"
+    return ""
 
 
 def show_sink(kind: str) -> None:
@@ -168,6 +181,7 @@ def show_sink(kind: str) -> None:
 
     Raises:
         LookupError: it is not installed.
+        MissingExtra: its client is not installed.
     """
     options = installed_sinks.load(kind).Options
     table = Table(box=None, pad_edge=False, header_style="bold")

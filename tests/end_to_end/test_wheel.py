@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,18 @@ def test_the_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
 
     poller = tmp_path / "clean" / "bin" / "poller"
     assert "Keep the truth about the balances" in call(poller, "--help", cwd=tmp_path)
-    assert call(poller, "sinks", cwd=tmp_path).count("poller.sinks.") == 3
+    kinds = call(poller, "sinks", cwd=tmp_path)
+    assert re.findall(r"^(\w+) +poller\.sinks\.\w+:\w+ *$", kinds, re.MULTILINE) == [
+        "jsonl",
+        "sqlite",
+        "stdout",
+        *(["webhook"] if "webhook" in kinds else []),
+    ]
+    for kind in ("redis", "nats", "amqp", "archive"):
+        assert re.search(
+            rf"^{kind} +poller\.sinks\.{kind}:\w+ +pip install 'poller\[{kind}\]' *$", kinds, re.MULTILINE
+        )
+    assert "Traceback" not in kinds
     with simulating(tmp_path / "trial", "--accounts", "6"):
         table = call(poller, "once", "-c", tmp_path / "trial" / "accounts.yaml", cwd=tmp_path)
     assert "6 of 6 accounts" in table
