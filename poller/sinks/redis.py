@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 import socket
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,8 @@ from poller.sinks.redis_server import Address, classified, error_code, parse_url
 from poller.sinks.templates import Template, spelled
 from poller.sinks.tls import TlsOptions, ssl_context
 from poller.units import Duration
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0  # for each answer; longer than what the server may wait for its disk
@@ -120,6 +123,7 @@ class RedisSink:
         self._client: Redis | None = None
         self._is_good = False  # the connection, and what the server was found to be
         self._knows_ids = False  # the server has IDMP
+        self._refuses_ids = False  # it said so, and yet it does not take it as we write it
         self._longest_value_bytes = LONGEST_VALUE_BYTES
 
     def channel(self) -> Channel:
@@ -194,7 +198,7 @@ class RedisSink:
         self._longest_value_bytes = (
             int(limit[1]) if isinstance(limit, list) and limit else LONGEST_VALUE_BYTES
         )
-        self._knows_ids = str(idmp).startswith("wrong number of arguments")
+        self._knows_ids = not self._refuses_ids and str(idmp).startswith("wrong number of arguments")
         if self._options.wait_aof:
             self._raise_first(rest[:1])
         types = rest[len(rest) - len(wanted) :]
@@ -219,8 +223,14 @@ class RedisSink:
         answers = await self._ask([*before, *commands, *after])
         # First what was refused while queueing, which is why nothing was executed; then what failed.
         executed = answers[len(before) + len(commands)]
-        self._raise_first([*answers[: len(answers) - len(after)], executed])
-        self._raise_first(executed)
+        found = [*answers[: len(answers) - len(after)], executed]
+        if isinstance(executed, list):
+            found += executed
+        if self._knows_ids and any(error_code(answer) == "ERR" for answer in found):
+            # Without it readers see an id again after a lost answer; with it nothing would be written.
+            self._refuses_ids = True
+            logger.warning("a server's own de-duplication is not used", extra={"server": self._place})
+        self._raise_first(found)
         if self._options.wait_aof:
             self._raise_first(answers[-1:])
             if answers[-1][0] < 1:

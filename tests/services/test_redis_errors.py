@@ -297,6 +297,24 @@ async def test_a_server_that_tells_entries_apart_by_itself(server: Server) -> No
     await sink.close()
 
 
+async def test_a_server_that_refuses_what_it_seemed_to_have_gets_ids_as_fields_only(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    if await server.has("XCFGSET"):
+        pytest.skip("the server has IDMP, and would not refuse it")
+    sink = server.sink()
+    await sink.open()
+    sink._knows_ids = True  # as if it had been taken for one that has it
+    with pytest.raises(SinkUnavailable):
+        await sink.write(make_records(3))
+    assert await server.ids() == []
+    for _ in range(2):
+        await sink.write(make_records(3))
+    assert await server.ids() == ids(make_records(3)) * 2
+    assert caplog.messages == ["a server's own de-duplication is not used"]
+    await sink.close()
+
+
 async def test_what_is_remembered_is_forgotten_in_time(server: Server) -> None:
     sink = RedisSink(RedisOptions.model_validate({"url": Secret(server.url), "deduplicate": "2s"}))
     await sink.write(make_records(2))
