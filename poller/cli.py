@@ -292,6 +292,9 @@ def plan(path: Path, **options: Any) -> None:
 )
 @click.option("--neighbour-mode", type=click.Choice(["even", "bursts"]), default="even", show_default=True)
 @click.option(
+    "--neighbour-bursts", default=1, show_default=True, metavar="N", help="Bursts in each window, at random."
+)
+@click.option(
     "--skew",
     "skew_ms",
     default=0.0,

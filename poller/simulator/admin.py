@@ -164,9 +164,12 @@ class Admin:
     def _set_neighbour(self, document: Mapping[str, Any]) -> Any:
         mode = document.get("mode", "even")
         share = _number(document, "share")
+        bursts = document.get("bursts", 1)
         if mode not in {"even", "bursts"} or share < 0:
             raise _Unfit('write {"share": 0.5, "mode": "even"}; the other mode is "bursts"')
-        self._exchange.set_neighbour(Neighbour(share, mode, self._exchange.settings.seed))
+        if isinstance(bursts, bool) or not isinstance(bursts, int) or not 1 <= bursts <= 1000:
+            raise _Unfit('write {"share": 0.5, "mode": "bursts", "bursts": 10}; bursts a window, 1 to 1,000')
+        self._exchange.set_neighbour(Neighbour(share, mode, self._exchange.settings.seed, bursts))
         return asdict(self._exchange.weights.neighbour)
 
 

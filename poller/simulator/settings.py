@@ -28,6 +28,7 @@ class SimulatorSettings:
         ban_max_s: the longest ban.
         neighbour_share: part of the limit that somebody else uses at each address.
         neighbour_mode: how: ``even`` or in ``bursts``.
+        neighbour_bursts: so many bursts in each window, each at a random moment.
         skew_ms: the exchange's clock is so far ahead of this machine's; negative for behind.
         keepalive_s: a connection that is idle for longer is closed.
         faults: set from the first request on.
@@ -47,6 +48,7 @@ class SimulatorSettings:
     ban_max_s: float = 259_200.0
     neighbour_share: float = 0.0
     neighbour_mode: NeighbourMode = "even"
+    neighbour_bursts: int = 1
     skew_ms: float = 0.0
     keepalive_s: float = 75.0
     faults: tuple[Fault, ...] = ()
@@ -67,6 +69,7 @@ class SimulatorSettings:
             (0 < self.ban_min_s <= self.ban_max_s, "ban_min_s: positive, and not above ban_max_s"),
             (self.neighbour_share >= 0, "neighbour_share: not negative"),
             (self.neighbour_mode in {"even", "bursts"}, "neighbour_mode: even or bursts"),
+            (1 <= self.neighbour_bursts <= 1000, "neighbour_bursts: 1 to 1,000"),
             (self.keepalive_s > 0, "keepalive_s: positive"),
         ):
             if not is_right:
@@ -86,4 +89,4 @@ class SimulatorSettings:
     @property
     def neighbour(self) -> Neighbour:
         """Who else uses the addresses."""
-        return Neighbour(self.neighbour_share, self.neighbour_mode, self.seed)
+        return Neighbour(self.neighbour_share, self.neighbour_mode, self.seed, self.neighbour_bursts)

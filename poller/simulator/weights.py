@@ -91,13 +91,15 @@ class Neighbour:
 
     Attributes:
         share: part of the limit that it uses in each window, 0 to 1 or more.
-        mode: ``even`` in sixty portions a window; ``bursts``: all at one random moment of each window.
+        mode: ``even`` in sixty portions a window; ``bursts``: at random moments of each window.
         seed: same seed, same moments.
+        bursts: how many there are in each clock-aligned window, of equal weight, each at a moment of its own.
     """
 
     share: float = 0.0
     mode: NeighbourMode = "even"
     seed: int = 1
+    bursts: int = 1
 
     def uses(self, after_us: int, until_us: int, limit: int, length_us: int) -> Iterator[tuple[int, int]]:
         """Yield (when, weight) of its requests after the first moment and not after the second."""
@@ -112,12 +114,16 @@ class Neighbour:
     def _in_window(self, number: int, per_window: int, length_us: int) -> Iterator[tuple[int, int]]:
         start_us = number * length_us
         if self.mode == "bursts":
-            draw = blake2b(f"{self.seed}/{number}".encode(), digest_size=8).digest()
-            yield start_us + int.from_bytes(draw) % length_us, per_window
-            return
-        for portion in range(60):
-            weight = per_window * (portion + 1) // 60 - per_window * portion // 60
-            yield start_us + length_us * portion // 60, weight
+            moments = sorted(self._moment(number, burst, length_us) for burst in range(self.bursts))
+        else:
+            moments = [length_us * portion // 60 for portion in range(60)]
+        count = len(moments)
+        for place, moment_us in enumerate(moments):
+            yield start_us + moment_us, per_window * (place + 1) // count - per_window * place // count
+
+    def _moment(self, number: int, burst: int, length_us: int) -> int:
+        name = f"{self.seed}/{number}/{burst}" if burst else f"{self.seed}/{number}"
+        return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) % length_us
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,12 @@ def test_maintenance_begins_and_ends() -> None:
 
 def test_a_neighbour_moves_in() -> None:
     desk = Desk()
-    assert desk.post("neighbour", share=0.4, mode="bursts") == {"share": 0.4, "mode": "bursts", "seed": 1}
+    assert desk.post("neighbour", share=0.4, mode="bursts", bursts=3) == {
+        "share": 0.4,
+        "mode": "bursts",
+        "seed": 1,
+        "bursts": 3,
+    }
     assert desk.get("status")["neighbour"]["share"] == 0.4
 
 
@@ -162,6 +167,7 @@ def test_permissions_of_a_key_are_changed_for_that_key_alone() -> None:
         ("maintenance", {"on": "no"}, "on: true or false"),
         ("neighbour", {"share": -1}, 'write {"share": 0.5'),
         ("neighbour", {"share": 1, "mode": "loud"}, 'write {"share": 0.5'),
+        ("neighbour", {"share": 1, "mode": "bursts", "bursts": 0}, "bursts a window, 1 to 1,000"),
         ("freeze", [], "a JSON object"),
     ],
 )

@@ -223,6 +223,21 @@ def test_a_bursting_neighbour_uses_its_share_at_one_moment_of_each_window(seed: 
     assert [weight for _, weight in uses] == [50, 50, 50]
 
 
+@given(st.integers(0, 2**32), st.integers(0, 10**6), st.integers(1, 60))
+def test_several_bursts_share_its_weight_of_each_window_in_the_order_of_time(
+    seed: int, number: int, bursts: int
+) -> None:
+    neighbour = Neighbour(0.5, "bursts", seed, bursts)
+    start_us = number * LENGTH_US
+    uses = list(neighbour.uses(start_us - 1, start_us + LENGTH_US - 1, 1000, LENGTH_US))
+    assert len(uses) == bursts
+    assert sum(weight for _, weight in uses) == 500
+    assert uses == sorted(uses, key=lambda use: use[0])
+    # The first moment that is drawn is where a lone burst would be.
+    alone = next(Neighbour(0.5, "bursts", seed).uses(start_us - 1, start_us + LENGTH_US - 1, 1000, LENGTH_US))
+    assert alone[0] in [at_us for at_us, _ in uses]
+
+
 @given(
     st.sampled_from(["even", "bursts"]),
     st.lists(st.integers(1, 3 * LENGTH_US), min_size=1, max_size=20),
