@@ -20,10 +20,9 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from poller.budget.others import Maxima, RollingUse
 from poller.budget.terms import Terms
 
 GUARD_S = 0.01  # timers fire early by a clock tick, and two machines' seconds differ a little
@@ -35,6 +34,9 @@ RAMP_FROM = 0.1  # of the full pace, right after a pause
 EXPECTED_WINDOWS = 2
 EXPECTED_WINDOWS_MOST = 16
 UNSEEN_AT_MOST = 0.1  # of what others use, added for what they use between two answers
+# Grants that may run ahead of an even pace while others are expected: on top of those under way already, so
+# many would all meet a limit that was reached unseen, and too many 429s at once are a ban.
+CATCH_UP_BESIDE_OTHERS = 4
 LEFT_AT_LEAST = 0.1  # of our share, against others who are only expected
 
 
@@ -71,33 +73,6 @@ class _Tally:
             del self._times[:place], self._sums[:place]
 
 
-class _Maxima:
-    """The largest of what was noted and has not run out. Ends must be noted in their order."""
-
-    def __init__(self, noted: Iterable[tuple[float, int]] = ()) -> None:
-        self._falling = deque(noted)  # (until when, weight): each weighs more than all after it
-
-    def note(self, until_s: float, weight: int) -> None:
-        while self._falling and self._falling[-1][1] <= weight:
-            self._falling.pop()
-        self._falling.append((until_s, weight))
-
-    def largest(self, now_s: float) -> int:
-        self._expire(now_s)
-        return self._falling[0][1] if self._falling else 0
-
-    def next_end_s(self, now_s: float) -> float:
-        self._expire(now_s)
-        return self._falling[0][0] if self._falling else math.inf
-
-    def prolonged(self, by_s: float) -> _Maxima:
-        return _Maxima((until_s + by_s, weight) for until_s, weight in self._falling)
-
-    def _expire(self, now_s: float) -> None:
-        while self._falling and self._falling[0][0] <= now_s:
-            self._falling.popleft()
-
-
 class WeightWindow:
     """Own weight in flight and in the last window, foreign weight as reported, and the pace of grants.
 
@@ -119,11 +94,12 @@ class WeightWindow:
         self._answers = _Tally()
         self._held: list[tuple[float, int]] = []  # (when it no longer counts, weight), from before us
         self._occupied = 0
-        self._seen = _Maxima()  # foreign use that may be in the exchange's window now
-        self._expected = _Maxima()  # and that we expect to come again
+        self._seen = Maxima()  # foreign use that may be in the exchange's window now
+        self._expected = Maxima()  # and that we expect to come again
         self._first: tuple[float, int] | None = (
             None  # when the first report came, and what it showed of others
         )
+        self._rolling = RollingUse(window_s)
         self._rising_to = 0  # what others will have used a window after it, if they go on as since then
         self._expected_windows = EXPECTED_WINDOWS
         self._overrun_s = -math.inf  # when we last met the limit all the same
@@ -155,8 +131,15 @@ class WeightWindow:
         """Return the weight that others are to be expected to use in a window."""
         expected = self._expected.largest(now_s)
         if self._first is not None and now_s < self._first[0] + self.window_s:
-            return max(expected, self._rising_to)
-        return expected
+            expected = max(expected, self._rising_to)
+        if not expected:
+            return 0
+        if self._rolling.rolls:
+            return self._rolling.expected(now_s, self._rate(now_s))
+        if self._rolling.refuted:
+            return expected
+        # As long as nobody knows how it counts, what leaves us less; the rate is in the first already.
+        return max(expected, self._rolling.expected(now_s, 0.0))
 
     def capacity(self, now_s: float) -> int:
         """Return the weight we may occupy: our share, or less where others leave less.
@@ -182,8 +165,13 @@ class WeightWindow:
         if self._occupied + weight > capacity:
             # Whatever goes first makes room: own weight that leaves, or foreign use that is forgotten.
             leaves_s = self._leaving[0][0] if self._leaving else math.inf
-            return min(leaves_s, self._seen.next_end_s(now_s), self._expected.next_end_s(now_s)) - now_s
-        ahead_s = 0.0 if self._ramping(now_s) else self.window_s * CATCH_UP
+            others = (self._seen, self._expected, self._rolling)
+            return min(leaves_s, *(kept.next_end_s(now_s) for kept in others)) - now_s
+        ahead_s = self.window_s * CATCH_UP
+        if self._ramping(now_s):
+            ahead_s = 0.0
+        elif self._expected.largest(now_s):
+            ahead_s = min(ahead_s, CATCH_UP_BESIDE_OTHERS * self._spacing_s(weight, now_s))
         return max(0.0, self._even_s - ahead_s - now_s)
 
     def grant(self, weight: int, now_s: float, *, reported: bool = True) -> Grant:
@@ -193,6 +181,8 @@ class WeightWindow:
         occupies our window all the same, but is not taken for a part of that figure.
         """
         pace = self._pace(now_s)
+        if not self._in_flight and self._is_blind(now_s):
+            self._lone = True
         spacing_s = self._spacing_s(weight, now_s)
         self._even_s = max(now_s, self._even_s) + spacing_s / pace
         self._number += 1
@@ -263,10 +253,17 @@ class WeightWindow:
         may += sum(weight for until_s, weight in self._held if until_s > begin_s)
         if self._first is None:
             self._first = now_s, max(0, used_weight - may)
+        must = grant.weight + self._answers.by(begin_s) - self._grants.by(end_s - self.window_s)
+        self._rolling.learn(
+            used_weight - may,
+            used_weight - max(grant.weight, must),
+            granted_s=begin_s,
+            now_s=now_s,
+            rate=self._rate(now_s),
+        )
         if used_weight <= may:
             return
         # Somebody else is here. What is surely not ours is theirs, and to be safe what may not be ours too.
-        must = grant.weight + self._answers.by(begin_s) - self._grants.by(end_s - self.window_s)
         foreign = used_weight - max(grant.weight, must)
         # It may have been used this very moment and so counts for a whole window; then we expect it again.
         if now_s > self._overrun_s + 2 * self._expected_windows * self.window_s:
@@ -293,7 +290,18 @@ class WeightWindow:
         By what others leave us, not by our share: a part that is used up early leaves us blind for the
         rest of the window, and it is the last report of a window that tells what others use.
         """
-        return weight * self.window_s / max(weight, self.capacity(now_s))
+        # Where they come in bursts, room comes and goes: what is not taken while it is there is lost.
+        in_bursts = self._rolling.rolls and self._rolling.burst(now_s) > 0
+        even = self.allowed if in_bursts else self.capacity(now_s)
+        return weight * self.window_s / max(weight, even)
+
+    def _rate(self, now_s: float) -> float:
+        """Weight a second that others are expected to use, on average."""
+        return self._expected.largest(now_s) / self.window_s
+
+    def _is_blind(self, now_s: float) -> bool:
+        """Others are about, and what they did of late nobody has told us: one request goes and looks first."""
+        return self._expected.largest(now_s) > 0 and self._rolling.blind_s(now_s) > self.window_s * CATCH_UP
 
     def _expire(self, now_s: float) -> None:
         while self._leaving and self._leaving[0][0] <= now_s:
