@@ -36,6 +36,7 @@ class Case:
     share: int = 100
     neighbour: float = 0.0
     mode: str = "even"
+    bursts: int = 1
     kills: int = 0
     aim: float = 0.98
     seconds: float = 60.0
@@ -64,6 +65,8 @@ def cases() -> list[Case]:
             Case("alone, share 90 %", window, share=90),
             Case("neighbour 40 % even", window, neighbour=0.4, aim=0.90),
             Case("neighbour 40 % bursts", window, neighbour=0.4, mode="bursts", aim=0.80),
+            Case("neighbour 40 % 10 bursts", window, neighbour=0.4, mode="bursts", bursts=10, aim=0.80),
+            Case("neighbour 40 % 40 bursts", window, neighbour=0.4, mode="bursts", bursts=40, aim=0.80),
             Case("5 restarts by SIGKILL", window, kills=5, aim=0.0),
         ]
     return rows
@@ -95,7 +98,8 @@ def simulating(case: Case, directory: Path) -> Iterator[str]:
     options = {
         "--accounts": case.accounts, "--interval": case.interval, "--key-kinds": "hmac", "--window": case.window,
         "--window-length": case.window_s, "--weight-limit": case.limit, "--latency": "20-80",
-        "--moves-per-second": 0, "--neighbour": case.neighbour, "--neighbour-mode": case.mode, "--write-config": directory,
+        "--moves-per-second": 0, "--neighbour": case.neighbour, "--neighbour-mode": case.mode,
+        "--neighbour-bursts": case.bursts, "--write-config": directory,
     }  # fmt: skip
     arguments = [str(part) for option in options.items() for part in option]
     process = subprocess.Popen([*POLLER, "simulate", *arguments], stdout=subprocess.PIPE, text=True)
@@ -164,18 +168,26 @@ def judge(case: Case, before: dict[str, Any], after: dict[str, Any]) -> Result:
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--real", action="store_true", help="the real size as well: eight minutes more")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--seconds", type=float, help="instead of 60")
-    chosen = parser.parse_args(arguments or [])
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the options."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--real", action="store_true", help="the real size as well: ten minutes more")
+    options.add_argument("--only", default="", help="cases whose name contains this")
+    options.add_argument("--window", default="", help="fixed or rolling alone")
+    options.add_argument(
+        "--seconds", type=float, help="of each row after its first window, instead of its own"
+    )
+    return options
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Print a row for each case."""
     rows = cases() + (real_size() if chosen.real else [])
     print(
         f"{'case':24} {'window':8} {'used':>7} {'aim':>6} {'polls':>6} {'429':>4} {'bans':>4} {'spread':>6} {'worst':>6}"
     )
     for case in rows:
-        if chosen.only not in case.name:
+        if chosen.only not in case.name or chosen.window not in case.window:
             continue
         result = measure(replace(case, seconds=chosen.seconds) if chosen.seconds else case)
         print(
@@ -186,4 +198,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(parser().parse_args())

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -44,6 +43,7 @@ class Case:
     window: str
     neighbour: float = 0.0
     mode: str = "even"
+    bursts: int = 1
     latency_ms: str = "20-80"
 
 
@@ -233,9 +233,11 @@ def cases() -> list[Case]:
     for window in ("fixed", "rolling"):
         rows += [
             Case("alone, no latency", window, latency_ms="0-0"),
-            Case("alone", window),
+            Case("alone, share 100 %", window),
             Case("neighbour 40 % even", window, neighbour=0.4),
             Case("neighbour 40 % bursts", window, neighbour=0.4, mode="bursts"),
+            Case("neighbour 40 % 10 bursts", window, neighbour=0.4, mode="bursts", bursts=10),
+            Case("neighbour 40 % 40 bursts", window, neighbour=0.4, mode="bursts", bursts=40),
         ]
     return rows
 
@@ -259,6 +261,7 @@ async def measure(case: Case, client: Client, seconds: float, *, shared_pause: b
     options: dict[str, object] = {
         "--accounts": ACCOUNTS, "--window": case.window, "--window-length": WINDOW_S, "--weight-limit": LIMIT,
         "--latency": case.latency_ms, "--neighbour": case.neighbour, "--neighbour-mode": case.mode,
+        "--neighbour-bursts": case.bursts,
     }  # fmt: skip
     banned = asyncio.Event()
     with simulating(options) as url:
@@ -320,17 +323,23 @@ def judge(
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the options."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--only", default="", help="cases whose name contains this")
+    options.add_argument("--client", default="", help="clients whose name contains this")
+    options.add_argument("--window", default="", help="fixed or rolling alone")
+    options.add_argument("--seconds", type=float, default=60.0, help="of each row, after it has settled")
+    options.add_argument(
+        "--pause", choices=["task", "fleet"], default="fleet", help="who honours Retry-After"
+    )
+    return options
+
+
+def run(chosen: argparse.Namespace) -> None:
     """Print a row for each case and client."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--client", default="", help="clients whose name contains this")
-    parser.add_argument("--window", default="", help="fixed or rolling alone")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each row, after it has settled")
-    parser.add_argument("--pause", choices=["task", "fleet"], default="fleet", help="who honours Retry-After")
-    chosen = parser.parse_args(arguments or [])
     print(
-        f"{'case':22} {'window':8} {'client':22} {'used':>7} {'429':>5} {'later':>6} {'banned':>8} {'polls':>9}"
+        f"{'case':24} {'window':8} {'client':22} {'used':>7} {'429':>5} {'later':>6} {'banned':>8} {'polls':>9}"
     )
     for case in cases():
         if chosen.only not in case.name or chosen.window not in case.window:
@@ -341,11 +350,11 @@ def main(arguments: list[str] | None = None) -> None:
             result = asyncio.run(measure(case, client, chosen.seconds, shared_pause=chosen.pause == "fleet"))
             banned = "no" if result.banned_after_s is None else f"{result.banned_after_s:.1f} s"
             print(
-                f"{case.name:22} {case.window:8} {client.name:22} {result.used:7.1%} {result.limited:5d} "
+                f"{case.name:24} {case.window:8} {client.name:22} {result.used:7.1%} {result.limited:5d} "
                 f"{result.limited_later:6d} {banned:>8} {f'{result.least}-{result.most}':>9}",
                 flush=True,
             )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(parser().parse_args())
