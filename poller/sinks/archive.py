@@ -12,7 +12,8 @@ one's id. ``archive_tables`` says what the columns are.
 disk and have their names. A reader never sees half a file. A batch that comes again after a crash is
 compared by ids with the files whose positions it overlaps: what is there already is not written twice.
 What can still be lost is the disk; what can still be there twice are records that were accepted by
-one outbox, and are delivered anew from a copy of it whose positions are others.
+one outbox, and are delivered anew from a copy of it whose positions are others. With ``compact`` a reader
+sees a day's rows twice for the moment in which its files become one.
 """
 
 from __future__ import annotations
