@@ -173,8 +173,24 @@ def rabbitmq_node(directory: Path) -> Iterator[Node]:
     finally:
         os.killpg(server.pid, signal.SIGKILL)  # the script and what it started
         server.wait()
-        if epmd := shutil.which("epmd"):
-            subprocess.run([epmd, "-kill"], env=environment, capture_output=True, check=False)
+        _end_name_server(environment)
+
+
+def _end_name_server(environment: dict[str, str]) -> None:
+    """End the daemon that Erlang began besides; it refuses until it has noticed that its node is gone."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    said = ""
+    while not said.startswith("Killed") and "Cannot connect" not in said:
+        assert time.monotonic() < deadline_s, said
+        done = subprocess.run(
+            ["epmd", "-kill"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        said = done.stdout + done.stderr
 
 
 def _await_listener(server: subprocess.Popen[bytes], port: int, output: Path) -> None:
