@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 
 WATCHED_WINDOWS = 2  # without a sign of an aligned one; then they are taken to roll
-REMEMBERED_WINDOWS = 16  # for which a burst is remembered; it counts only while anybody is expected at all
+REMEMBERED_WINDOWS = 3  # for which a burst is remembered; it counts only while anybody is expected at all
 
 
 class Maxima:
@@ -96,15 +96,19 @@ class RollingUse:
         if granted_s >= self._looked_s:
             self._looked_s = granted_s
             self._count(least, most, now_s)
+        else:  # counted later than a newer one, maybe: it can only show more
+            self._unsure = max(self._unsure, most - self._present)
 
     def expected(self, now_s: float, rate: float) -> int:
         """Return what others may have in the window by the time that a request sent now is counted.
 
-        What the newest report showed and has not left, what came since at that rate, and one burst.
+        What the newest report showed and has not left, what came since at that rate, and one burst. What comes
+        takes the place of what leaves: without a burst there is no more than a whole window at that rate.
         """
         self._expire(now_s)
-        unseen = rate * min(self.blind_s(now_s), self._window_s)
-        return self._present + self._unsure + self.burst(now_s) + math.ceil(unseen)
+        shown = self._present + self._unsure
+        unseen = math.ceil(rate * self.blind_s(now_s)) if rate else 0
+        return max(shown, min(shown + unseen, math.ceil(rate * self._window_s))) + self.burst(now_s)
 
     def next_end_s(self, now_s: float) -> float:
         """Return when some of it leaves; infinity if there is nothing."""
