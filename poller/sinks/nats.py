@@ -18,7 +18,6 @@ the only step back there is, is to a record that comes again after the duplicate
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -30,13 +29,13 @@ from nats.js.errors import APIError, NotFoundError
 from poller.errors import SinkBroken, SinkError, SinkRejected
 from poller.model import Record
 from poller.sinks import Channel, SinkOptions
+from poller.sinks.in_turn import publish_in_turn
 from poller.sinks.messages import Message, message
 from poller.sinks.nats_connection import CONNECT_S, Connection, connect, meaning
 from poller.sinks.nats_options import NatsOptions
 
 IN_FLIGHT = 512  # records sent and not yet acknowledged; the server itself takes 10,000 a stream
 ANSWER_S = 10.0  # for the acknowledgement of a record
-LAST_PATIENCE_S = 1.0  # for tasks that were cancelled
 
 # Codes of JetStream's errors: https://github.com/nats-io/nats-server/blob/main/server/errors.json
 _RECORD_TOO_LARGE = {10054, 10097}  # of the message, of its headers
@@ -82,21 +81,13 @@ class NatsSink:
             SinkBroken: this client may not publish, or another stream than the one named takes the subject.
         """
         connection = await self._connected()
-        accounts: defaultdict[str, list[Record]] = defaultdict(list)
-        for record in batch:
-            accounts[record.account].append(record)
         publishing = _Publishing(connection, self._options)
-        tasks = [asyncio.create_task(publishing.in_turn(records)) for records in accounts.values()]
         try:
-            await connection.attend(asyncio.gather(*tasks))
+            await connection.attend(publish_in_turn(batch, publishing.publish, in_flight=IN_FLIGHT))
         except BaseException:
             # It may be half dead, or the stream gone: the next write starts with a new one.
             self._is_doubtful = True
             raise
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=LAST_PATIENCE_S)
         if publishing.rejected:
             raise SinkRejected(
                 f"{len(publishing.rejected)} records are too large", rejected=publishing.rejected
@@ -135,19 +126,13 @@ class _Publishing:
         self.rejected: dict[str, str] = {}
         self._connection = connection
         self._options = options
-        self._window = asyncio.Semaphore(IN_FLIGHT)
 
-    async def in_turn(self, records: Sequence[Record]) -> None:
-        """Publish records one after the other.
+    async def publish(self, record: Record) -> None:
+        """Publish one record and wait for its acknowledgement.
 
         Raises:
-            SinkUnavailable, SinkBroken: one was not acknowledged, and the rest was not sent.
+            SinkUnavailable, SinkBroken: it was not acknowledged.
         """
-        for record in records:
-            async with self._window:
-                await self._publish(record)
-
-    async def _publish(self, record: Record) -> None:
         sent = message(record, self._options)
         headers = _headers(record, sent, self._options)
         size_bytes = len(sent.body) + _size_bytes(headers)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 CONNECT_S: Final = 10.0
 CONNECT_ONE_S: Final = 3  # of several servers
 CLOSE_S: Final = 1.0
+LAST_PATIENCE_S: Final = 2.0  # for work that was cancelled
 BUFFER_BYTES: Final = 64 * 1024 * 1024  # more than a batch: publishing never waits inside of the client
 
 # JetStream's codes for what does not pass by itself, with what to repair.
@@ -113,6 +114,7 @@ class Connection:
         finally:
             task.cancel()
             task.add_done_callback(_look_at)
+            await asyncio.wait({task}, timeout=LAST_PATIENCE_S)
 
     async def close(self) -> None:
         """End it, within a second."""
