@@ -124,6 +124,7 @@ class Assembly:
             metrics=self._metrics,
             retain_s=settings.retain_s,
             max_size_bytes=settings.max_size_bytes,
+            when_full=settings.when_full,
         )
 
     def _client(self, server_time: ServerTime) -> ExchangeClient:

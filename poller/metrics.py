@@ -55,6 +55,12 @@ class Metrics:
             "delivery_failures", "Batches a sink did not take, by error.", "sink", "error"
         )
         self.dead_letters = self._counter("dead_letters", "Records a sink refused for good.", "sink")
+        self.records_dropped = self._counter(
+            "records_dropped", "Records a sink had not acknowledged and will not get.", "sink", "policy"
+        )
+        self.records_replayed = self._counter(
+            "records_replayed", "Records that came back to a sink by moving its cursor.", "sink"
+        )
         self.backlog = self._gauge("sink_backlog", "Records accepted and not yet acknowledged.", "sink")
         # Logs
         self.logs_dropped = self._counter("logs_dropped", "Log lines dropped because nobody read them.")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from poller.checking import KeyPolicy
+from poller.outbox import WhenFull
 from poller.secrets import SecretReference, parse_reference
 from poller.units import parse_duration, parse_share, parse_size
 
@@ -238,7 +239,7 @@ class OutboxSection(Section):
     path: Annotated[str, AfterValidator(_path)] = "data/outbox.db"
     retain: Annotated[float, _duration("0s", "365d")] = 86_400.0
     max_size: Annotated[int, _size("1MiB", "1000GiB")] = 1024**3
-    when_full: Literal["block"] = "block"
+    when_full: WhenFull = "block"
 
 
 class ShutdownSection(Section):

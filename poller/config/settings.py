@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from poller.checking import KeyPolicy
 from poller.delivery import DeliverySettings
 from poller.model import Account
+from poller.outbox import WhenFull
 from poller.secrets import Secret, SecretReference
 from poller.sinks import Sink
 
@@ -138,13 +139,13 @@ class OutboxSettings:
         path: of the database file, absolute.
         retain_s: seconds that delivered records are kept.
         max_size_bytes: from this size on nothing is accepted.
-        when_full: what happens then: polls wait.
+        when_full: what happens then: polls wait (``block``), or records that are not delivered go.
     """
 
     path: Path
     retain_s: float = 86_400.0
     max_size_bytes: int = 1024**3
-    when_full: Literal["block"] = "block"
+    when_full: WhenFull = "block"
 
 
 @dataclass(frozen=True, slots=True)

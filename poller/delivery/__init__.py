@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from poller.clock import Clock
-from poller.delivery.calls import CANCEL_PATIENCE_S, Calls, Raised, kind, text
+from poller.delivery.calls import CANCEL_PATIENCE_S, Calls, text
 from poller.delivery.settings import DeliverySettings
-from poller.errors import BatchRejected, OutboxFull, SinkBroken, SinkError, SinkRejected, SinkUnavailable
+from poller.delivery.trouble import Trouble
+from poller.errors import BatchRejected, OutboxFull, SinkBroken, SinkError, SinkRejected
 from poller.metrics import Metrics
 from poller.model import Record
 from poller.outbox import DeadLetter
@@ -28,12 +29,8 @@ __all__ = ["Delivery", "DeliverySettings", "DeliveryStatus"]
 
 logger = logging.getLogger(__name__)
 
-COMPLAIN_EVERY_S = 60.0  # a sink that fails at every write must not fill the log
-RETRY_AFTER_LONGEST_S = 3600.0  # a destination may ask for a delay, not for its removal
 # So many refusals in a row, with nothing accepted between, are not the records' fault.
 REFUSED_IN_A_ROW = 20
-# After so many failures in a row single records are tried, not batches, until one passes.
-FAILURES_UNTIL_OPEN = 5
 
 Verdict = SinkRejected | BatchRejected | None
 
@@ -67,8 +64,30 @@ class Source(Protocol):
         """Wait for records behind the sink's cursor."""
         ...
 
+    async def wait_for_work(self, sink: str) -> None:
+        """Wait until records are behind the cursor, or dead letters are to be delivered again."""
+        ...
+
+    def is_current(self, sink: str) -> bool:
+        """Say whether the batch read last is still what the sink is to get."""
+        ...
+
     async def gathered(self, sink: str, records: int) -> None:
         """Wait until so many records are behind the cursor."""
+        ...
+
+    def again(self, sink: str) -> int:
+        """Count the dead letters that are to be delivered again."""
+        ...
+
+    async def letters_again(
+        self, sink: str, *, after: int, max_records: int, max_bytes: int
+    ) -> list[DeadLetter]:
+        """Return the first of them behind a position."""
+        ...
+
+    async def settle(self, sink: str, taken: Sequence[str], refused: Sequence[DeadLetter]) -> None:
+        """Remove the dead letters that the sink took now, and keep those that it refused again."""
         ...
 
     async def acknowledge(self, sink: str, position: int, dead: Sequence[DeadLetter] = ()) -> None:
@@ -110,19 +129,14 @@ class Delivery:
         self.name = name
         self._sink = sink
         self._outbox = outbox
-        self._clock = clock
         self._settings = settings
         self._metrics = metrics
-        self._dice = dice or random.Random()  # noqa: S311  # spreads retries; nobody must not guess it
         self._calls = Calls(name)
         self._is_opened = False
         self._moved = asyncio.Event()
         self._draining = asyncio.Event()
-        self._failures = 0  # in a row
-        self._failing_since_s: float | None = None
-        self._complained_s = -math.inf
-        self._is_recovery_news = False  # somebody was told that it fails
-        self._error = ""
+        # The dice spread retries; nobody must not guess them.
+        self._trouble = Trouble(name, settings, clock, metrics, dice or random.Random())  # noqa: S311
         self._delivered = 0
         self._dead_letters = 0
         self._refused_in_a_row = 0
@@ -145,13 +159,34 @@ class Delivery:
         try:
             while not self._is_opened:
                 await self._works(self.open)
-            self._succeeded()
+            self._trouble.succeeded()
             while True:
-                batch = await self._gather()
-                dead = await self._deliver([record for record in batch if self._settings.wants(record)])
-                await self._acknowledge(batch[-1].position, dead)
+                await self._outbox.wait_for_work(self.name)
+                if self._outbox.again(self.name):
+                    await self._deliver_again()
+                if self._outbox.backlog(self.name):
+                    batch = await self._gather()
+                    dead = await self._deliver([record for record in batch if self._settings.wants(record)])
+                    if dead is not None:
+                        await self._acknowledge(batch[-1].position, dead)
         finally:
             await self.close()
+
+    async def _deliver_again(self) -> None:
+        """Write the dead letters that somebody wants delivered again, each part settled before the next."""
+        after = 0
+        while letters := await self._outbox.letters_again(
+            self.name,
+            after=after,
+            max_records=self._settings.batch_records,
+            max_bytes=self._settings.batch_bytes,
+        ):
+            after = letters[-1].record.position
+            records = [letter.record for letter in letters]
+            refused = await self._deliver(records, is_replay=True) or []
+            dead = {letter.record.id for letter in refused}
+            taken = [record.id for record in records if record.id not in dead]
+            await self._commit(partial(self._outbox.settle, self.name, taken, refused))
 
     async def _gather(self) -> list[Record]:
         batch = await self._next_batch()
@@ -180,15 +215,18 @@ class Delivery:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _acknowledge(self, position: int, dead: Sequence[DeadLetter]) -> None:
-        """Move the cursor. On a full disk that waits for room: to write the batch again would not help."""
+        await self._commit(lambda: self._outbox.acknowledge(self.name, position, dead))
+
+    async def _commit(self, note: Callable[[], Awaitable[None]]) -> None:
+        """Note what became of a batch. On a full disk that waits: to write the batch again would not help."""
         while True:
             try:
-                await self._outbox.acknowledge(self.name, position, dead)
+                await note()
             except OutboxFull as error:
                 await self._back_off(error)
             else:
                 break
-        self._succeeded()
+        self._trouble.succeeded()
         self._metrics.backlog.labels(self.name).set(self._outbox.backlog(self.name))
         self._moved.set()
 
@@ -201,36 +239,37 @@ class Delivery:
 
     def status(self) -> DeliveryStatus:
         """Return how the sink is doing."""
-        since_s = self._failing_since_s
         return DeliveryStatus(
             name=self.name,
             backlog=self._outbox.backlog(self.name),
             delivered=self._delivered,
             dead_letters=self._dead_letters,
-            failing_s=0.0 if since_s is None else self._clock.monotonic_s() - since_s,
-            is_open=self._is_open,
-            error=self._error,
+            failing_s=self._trouble.lasting_s,
+            is_open=self._trouble.is_open,
+            error=self._trouble.error,
         )
 
-    @property
-    def _is_open(self) -> bool:
-        return self._failures >= FAILURES_UNTIL_OPEN
+    async def _deliver(self, batch: Sequence[Record], *, is_replay: bool = False) -> list[DeadLetter] | None:
+        """Write until the batch is safe; return what the sink refused for good.
 
-    async def _deliver(self, batch: Sequence[Record]) -> list[DeadLetter]:
-        """Write until the batch is safe; return what the sink refused for good."""
+        ``None``: meanwhile somebody moved the cursor, or what waits was dropped, and it failed. Then the
+        batch is read anew.
+        """
         if not batch:
             return []
         records = tuple(batch)  # foreign code cannot change what it is held against
         while True:
             before = self._refused_in_a_row
             try:
-                dead = await self._write(records)
+                dead = await self._write(records, is_replay=is_replay)
             except SinkBroken as error:
                 # So much was refused that it is the sink's fault: none of it is put aside.
                 self._refused_in_a_row = before
                 await self._back_off(error)
             else:
                 break
+        if dead is None:
+            return None
         self._delivered += len(records) - len(dead)
         self._dead_letters += len(dead)
         self._metrics.records_delivered.labels(self.name).inc(len(records) - len(dead))
@@ -248,8 +287,10 @@ class Delivery:
             )
         return dead
 
-    async def _write(self, records: tuple[Record, ...]) -> list[DeadLetter]:
+    async def _write(self, records: tuple[Record, ...], *, is_replay: bool) -> list[DeadLetter] | None:
         """Write the records in order, in parts where that is needed; return the refused ones.
+
+        ``None``: a part failed, and they are not what the sink is to get any more.
 
         Raises:
             SinkBroken: too much is refused, or in a way that cannot be.
@@ -258,17 +299,19 @@ class Delivery:
         parts = [records]  # what is left to do, the next part last
         while parts:
             part = parts.pop()
-            if self._is_open and len(part) > 1:
+            if self._trouble.is_open and len(part) > 1:
                 parts.append(part[1:])
                 part = part[:1]
             verdicts: list[Verdict] = []
             if not await self._works(lambda part=part, verdicts=verdicts: self._offer(part, verdicts)):  # type: ignore[misc]  # bound here
+                if not is_replay and not self._outbox.is_current(self.name):
+                    return None
                 parts.append(part)
                 continue
             verdict = verdicts[-1]
             if verdict is None:
                 self._refused_in_a_row = 0
-                self._succeeded()
+                self._trouble.succeeded()
             elif isinstance(verdict, SinkRejected):
                 dead += self._refused(part, verdict)
             elif len(part) == 1:
@@ -325,9 +368,7 @@ class Delivery:
         return True
 
     async def _back_off(self, error: SinkError | OutboxFull) -> None:
-        delay_s = self._delay_s(error)
-        self._failed(error, delay_s)
-        await asyncio.sleep(delay_s)
+        await asyncio.sleep(self._trouble.failed(error, backlog=self._outbox.backlog(self.name)))
 
     async def close(self) -> None:
         """Close the sink, within a bound; ``run`` does it by itself at its end."""
@@ -335,46 +376,3 @@ class Delivery:
             await self._calls.make(self._sink.close, CANCEL_PATIENCE_S)
         except SinkError as error:
             logger.warning("a sink did not close", extra={"sink": self.name, "error": text(error)})
-
-    def _delay_s(self, error: SinkError | OutboxFull) -> float:
-        if isinstance(error, SinkBroken):
-            return self._settings.retry_max_s
-        asked_s = error.retry_after_s if isinstance(error, SinkUnavailable) else None
-        shortest_s = self._settings.retry_min_s
-        if asked_s is not None and math.isfinite(asked_s):
-            return min(max(asked_s, shortest_s), RETRY_AFTER_LONGEST_S)
-        longest_s = min(shortest_s * 2.0 ** min(self._failures, 30), self._settings.retry_max_s)
-        return self._dice.uniform(shortest_s, max(longest_s, shortest_s))
-
-    def _failed(self, error: SinkError | OutboxFull, delay_s: float) -> None:
-        now_s = self._clock.monotonic_s()
-        self._failures += 1
-        self._failing_since_s = now_s if self._failing_since_s is None else self._failing_since_s
-        self._error = text(error)
-        self._metrics.delivery_failures.labels(self.name, kind(error)).inc()
-        if now_s - self._complained_s < COMPLAIN_EVERY_S:
-            return
-        self._complained_s = now_s
-        self._is_recovery_news = True
-        logger.log(
-            # Broken: it does not pass by itself, somebody has to come.
-            logging.ERROR if isinstance(error, SinkBroken | Raised) else logging.WARNING,
-            "a sink does not take its records; they are kept",
-            extra={
-                "sink": self.name,
-                "error": self._error,
-                "failures": self._failures,
-                "backlog": self._outbox.backlog(self.name),
-                "retry_s": round(delay_s, 1),
-            },
-            exc_info=error.__cause__ if isinstance(error, Raised) else None,
-        )
-
-    def _succeeded(self) -> None:
-        if self._failing_since_s is not None and self._is_recovery_news:
-            down_s = round(self._clock.monotonic_s() - self._failing_since_s, 1)
-            logger.info("a sink takes its records again", extra={"sink": self.name, "down_s": down_s})
-            self._is_recovery_news = False
-        self._failures = 0
-        self._failing_since_s = None
-        self._error = ""

@@ -19,6 +19,6 @@ full check).
 """
 
 from poller.outbox.outbox import Outbox
-from poller.outbox.values import DeadLetter, OutboxStats
+from poller.outbox.values import DeadLetter, OutboxStats, WhenFull
 
-__all__ = ["DeadLetter", "Outbox", "OutboxStats"]
+__all__ = ["DeadLetter", "Outbox", "OutboxStats", "WhenFull"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from poller.errors import OutboxError, OutboxFailed
 from poller.outbox.values import Committed, Write
@@ -22,18 +23,18 @@ class GroupCommit:
     def __init__(self, commit: Callable[[Sequence[Write]], asyncio.Future[Committed]]) -> None:
         """``commit`` starts one transaction."""
         self._commit = commit
-        self._waiting: deque[tuple[Write, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Write, asyncio.Future[Any]]] = deque()
         self._busy = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def submit(self, write: Write) -> asyncio.Future[None]:
-        """Return a future that is done when the write is on the disk.
+    def submit(self, write: Write) -> asyncio.Future[Any]:
+        """Return a future that is done, with the write's result, when it is on the disk.
 
         To cancel it withdraws nothing: the write happens, wholly, only nobody is told.
         """
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((write, done))
         if not self._busy:
             self._busy = True
@@ -54,19 +55,19 @@ class GroupCommit:
         commit = self._commit([write for write, _ in group])
         commit.add_done_callback(lambda finished: self._finish([done for _, done in group], finished))
 
-    def _finish(self, waiters: Sequence[asyncio.Future[None]], finished: asyncio.Future[Committed]) -> None:
+    def _finish(self, waiters: Sequence[asyncio.Future[Any]], finished: asyncio.Future[Committed]) -> None:
         outcomes = _outcomes(finished, len(waiters))
         for done, outcome in zip(waiters, outcomes, strict=True):
             if done.done():
                 continue  # cancelled: its task does not wait any more
-            if outcome is None:
-                done.set_result(None)
-            else:
+            if isinstance(outcome, OutboxError):
                 done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
         self._next()
 
 
-def _outcomes(finished: asyncio.Future[Committed], count: int) -> Sequence[OutboxError | None]:
+def _outcomes(finished: asyncio.Future[Committed], count: int) -> Sequence[object]:
     if finished.cancelled():
         return [OutboxFailed("the commit was cancelled")] * count
     error = finished.exception()

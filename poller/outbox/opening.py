@@ -29,10 +29,13 @@ def take_lock(path: Path) -> FileLock:
         raise OutboxError(f"{file}: {error.strerror}") from error
 
 
-def open_database(path: Path, now_ns: int) -> tuple[sqlite3.Connection, Path | None]:
+def open_database(path: Path, now_ns: int, *, begin_anew: bool) -> tuple[sqlite3.Connection, Path | None]:
     """Open the file, or make a new one; what cannot be read is put aside first, and where is returned.
 
     The caller holds the lock: nobody else does this at the same time.
+
+    Args:
+        begin_anew: put it aside; or else it is an error. That is for a daemon to do: it knows what follows.
 
     Raises:
         OutboxError: the file must not be used, and was not touched.
@@ -42,6 +45,10 @@ def open_database(path: Path, now_ns: int) -> tuple[sqlite3.Connection, Path | N
     try:
         db = _open(path, check_fully=suspect.exists())
     except schema.Unreadable as damage:
+        if not begin_anew:
+            raise OutboxError(
+                f"{path}: is unreadable ({damage}); the next start of the daemon puts it aside"
+            ) from damage
         set_aside = place.set_aside(path, now_ns)
         logger.error(  # noqa: TRY400  # the damage is all there is to say
             "the outbox was unreadable: it was put aside and a new one begun; what sinks did not have yet"

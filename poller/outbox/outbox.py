@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-from collections import Counter
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from poller.clock import Clock
-from poller.errors import OutboxError, OutboxFailed
 from poller.metrics import Metrics
 from poller.model import Baseline, Record
+from poller.outbox import letters
 from poller.outbox.codec import encode_baseline
-from poller.outbox.commits import GroupCommit
+from poller.outbox.engine import Engine
+from poller.outbox.ledger import Ledger
 from poller.outbox.store import Store
 from poller.outbox.values import (
     Accept,
     Acknowledge,
-    Committed,
     DeadLetter,
     OutboxStats,
     PutEgress,
     Register,
-    Standing,
+    Settle,
     Start,
-    Tended,
+    WhenFull,
     Write,
 )
 
-TEND_EVERY_S = 30.0
-TEND_EVERY_WHEN_FULL_S = 5.0  # how long polls wait, at most, after room has come back
 ROW_BYTES = 200  # what a record takes beyond its payload, about
 
-_OTHER_PROCESS = "the outbox belongs to the process that opened it"
-
 T = TypeVar("T")
-TendedT = TypeVar("TendedT", bound=Tended)
-
-logger = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -51,35 +40,11 @@ class Outbox:
     Not safe to use from several threads or event loops, nor from a forked child.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        standing: Standing,
-        thread: ThreadPoolExecutor,
-        clock: Clock,
-        metrics: Metrics,
-        *,
-        max_size_bytes: int,
-    ) -> None:
-        self._store = store
-        self._thread = thread
-        self._clock = clock
-        self._metrics = metrics
+    def __init__(self, engine: Engine, *, max_size_bytes: int) -> None:
+        self._engine = engine
         self._max_bytes = max_size_bytes
-        self._pid = os.getpid()
-        self._loop = asyncio.get_running_loop()
-        self._standing = standing
-        self._commits = GroupCommit(self._start_commit)
-        self._commit_count = 0
-        self._failure: OutboxFailed | None = None
-        self._is_closing = False
-        self._arrival = asyncio.Event()  # set, and replaced, when there is more to read
-        self._room = asyncio.Event()
-        self._tending: asyncio.Future[Tended] | None = None
-        self._next_tending: asyncio.TimerHandle | None = None
-        self._closed: asyncio.Future[None] | None = None
-        self._note(standing)
-        self._tend_later(TEND_EVERY_WHEN_FULL_S if standing.is_full else TEND_EVERY_S)
+        # Epoch and drops of each sink's cursor when its last batch was read.
+        self._read: dict[str, tuple[int, int]] = {}
 
     @classmethod
     async def open(
@@ -90,6 +55,8 @@ class Outbox:
         metrics: Metrics,
         retain_s: float = 86_400.0,
         max_size_bytes: int = 1 << 30,
+        when_full: WhenFull = "block",
+        begin_anew: bool = True,
     ) -> Outbox:
         """Open the outbox at a path, or make a new one.
 
@@ -98,31 +65,30 @@ class Outbox:
                 unless their room is needed.
             max_size_bytes: what the records may take on the disk; the write-ahead log (64 MiB after a
                 burst) and the reserve (4 MiB) come on top.
+            when_full: what happens at that size. On a full disk nothing is accepted, whatever this says.
+            begin_anew: make one if there is none, and put one aside that cannot be read; or else that is an
+                error, as it should be for whoever only looks.
 
         Raises:
             OutboxLocked: another process has it.
             OutboxError: it must not lie there, is not an outbox, or is one of a newer version.
         """
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="outbox")
-        now_ns = clock.utc_ns()
-
-        def open_store() -> tuple[Store, Standing]:
-            store = Store.open(path, now_ns, retain_s=retain_s, max_size_bytes=max_size_bytes)
-            return store, store.standing
-
-        opening = asyncio.get_running_loop().run_in_executor(thread, open_store)
-        try:
-            store, standing = await asyncio.shield(opening)
-        except BaseException:
-            opening.add_done_callback(lambda finished: _abandon(finished, thread))
-            raise
-        return cls(store, standing, thread, clock, metrics, max_size_bytes=max_size_bytes)
+        opening = partial(
+            Store.open,
+            path,
+            clock.utc_ns(),
+            begin_anew=begin_anew,
+            retain_s=retain_s,
+            max_size_bytes=max_size_bytes,
+            when_full=when_full,
+        )
+        return cls(await Engine.open(opening, clock, metrics), max_size_bytes=max_size_bytes)
 
     # What the polls use ---------------------------------------------------------------------------
 
     async def baselines(self) -> dict[str, Baseline]:
         """Return the last accepted baseline of every account."""
-        return await self._run(self._store.baselines)
+        return await self._engine.run(self._engine.store.baselines)
 
     async def accept(self, baseline: Baseline | None, records: Sequence[Record]) -> None:
         """Take responsibility for records: to return is to promise that every registered sink gets them.
@@ -135,7 +101,7 @@ class Outbox:
             OutboxFailed: it is unknown what was accepted; the process must stop.
             ValueError: a record or the baseline cannot be stored.
         """
-        self._check()
+        self._engine.check()
         if baseline is None and not records:
             return
         for record in records:
@@ -143,12 +109,12 @@ class Outbox:
         encoded = None if baseline is None else encode_baseline(baseline)
         size_bytes = sum(len(record.payload) + ROW_BYTES for record in records) + len(encoded or b"")
         account = "" if baseline is None else baseline.account
-        await self._commits.submit(Accept(tuple(records), account, encoded, size_bytes))
+        await self._engine.write(Accept(tuple(records), account, encoded, size_bytes))
 
     @property
     def is_full(self) -> bool:
         """Whether nothing is accepted at the moment."""
-        return self._standing.is_full
+        return self._engine.standing.is_full
 
     async def wait_for_room(self) -> None:
         """Wait until records are accepted again; returns at once if they are.
@@ -156,9 +122,7 @@ class Outbox:
         Raises:
             OutboxFailed: they never will be.
         """
-        self._check()
-        await self._room.wait()
-        self._check()
+        await self._engine.room()
 
     # What deliveries use --------------------------------------------------------------------------
 
@@ -167,8 +131,8 @@ class Outbox:
 
         A sink that is not named any more keeps its place for seven days.
         """
-        self._check()
-        await self._commits.submit(Register(dict(sinks)))
+        self._engine.check()
+        await self._engine.write(Register(dict(sinks)))
 
     async def next_batch(self, sink: str, *, max_records: int, max_bytes: int) -> list[Record]:
         """Wait for records that the sink has not acknowledged, and return the first of them, in order.
@@ -177,33 +141,59 @@ class Outbox:
             max_bytes: of their payloads together; a single record may be larger.
         """
         while True:
-            self._check()
-            cursor = self.cursor(sink)
-            if cursor < self._standing.last_position:
-                return await self._run(partial(self._store.read, cursor, max_records, max_bytes))
-            await self._arrival.wait()
+            self._engine.check()
+            position = self.cursor(sink)
+            if position < self.last_position:
+                cursor = self._engine.ledger.cursors[sink]
+                self._read[sink] = (cursor.epoch, cursor.dropped)
+                batch = await self._engine.run(
+                    partial(self._engine.store.read, position, max_records, max_bytes)
+                )
+                if batch:  # or else everything was dropped meanwhile
+                    return batch
+            else:
+                await self._engine.arrival()
+
+    async def wait_for_work(self, sink: str) -> None:
+        """Wait until records wait for a sink, or dead letters that it is to get again."""
+        while True:
+            self._engine.check()
+            if self.backlog(sink) or self.again(sink):
+                return
+            await self._engine.arrival()
+
+    def is_current(self, sink: str) -> bool:
+        """Whether the batch that was read last is still what a sink is to get.
+
+        It is not after its cursor was moved by an operator, or after some of what waits for it was dropped:
+        then it is better read anew than tried again.
+        """
+        cursor = self._engine.ledger.cursors[sink]
+        return self._read.get(sink) in {None, (cursor.epoch, cursor.dropped)}
 
     async def gathered(self, sink: str, records: int) -> None:
         """Wait until so many records wait for the sink."""
         while self.backlog(sink) < records:
-            self._check()
-            await self._arrival.wait()
+            self._engine.check()
+            await self._engine.arrival()
 
     async def acknowledge(self, sink: str, position: int, dead: Sequence[DeadLetter] = ()) -> None:
         """Note that a sink has everything up to a position, apart from dead letters, which are put aside.
 
-        A position behind the cursor does not move it back.
+        A position before the cursor does not move it back. If an operator moved the cursor since
+        ``next_batch`` read what this is about, nothing is noted: that was about another place.
 
         Raises:
             OutboxFull: there is not even room for that; ask again.
             OutboxFailed: as from ``accept``.
             ValueError: nothing was ever accepted at that position.
         """
-        self._check()
+        self._engine.check()
         self.cursor(sink)
-        if position > self._standing.last_position:
-            raise ValueError(f"position {position} is beyond the last one, {self._standing.last_position}")
-        await self._commits.submit(Acknowledge(sink, position, tuple(dead)))
+        if position > self.last_position:
+            raise ValueError(f"position {position} is beyond the last one, {self.last_position}")
+        epoch, _ = self._read.get(sink, (None, 0))
+        await self._engine.write(Acknowledge(sink, position, tuple(dead), epoch))
 
     def cursor(self, sink: str) -> int:
         """Return the position up to which a sink has everything.
@@ -211,185 +201,117 @@ class Outbox:
         Raises:
             LookupError: the sink was never registered.
         """
-        found = self._standing.cursors.get(sink)
-        if found is None:
+        if sink not in self._engine.ledger.cursors:
             raise LookupError(f"sink {sink!r} is not registered")
-        # What was deleted while a sink was absent is not waiting for it any more.
-        return max(found.position, self._standing.first_position - 1)
+        return self._engine.ledger.position(sink)
 
     def backlog(self, sink: str) -> int:
         """Return how many records a sink has not acknowledged."""
-        return self._standing.last_position - self.cursor(sink)
+        self.cursor(sink)
+        return self._engine.ledger.backlog(sink)
 
     async def dead_letters(self, sink: str, *, limit: int = 1000) -> list[DeadLetter]:
         """Return the oldest records that a sink refused for good. They are kept for 30 days."""
-        return await self._run(partial(self._store.dead_letters, sink, limit))
+        return await self.read(partial(letters.oldest, sink=sink, limit=limit))
+
+    def again(self, sink: str) -> int:
+        """Return how many dead letters a sink is to get again."""
+        return self._engine.ledger.again.get(sink, 0)
+
+    async def letters_again(
+        self, sink: str, *, after: int, max_records: int, max_bytes: int
+    ) -> list[DeadLetter]:
+        """Return the first dead letters behind a position that a sink is to get again, as ``next_batch`` does.
+
+        None if there are none.
+        """
+        return await self.read(
+            partial(letters.again, sink=sink, after=after, max_records=max_records, max_bytes=max_bytes)
+        )
+
+    async def settle(self, sink: str, taken: Sequence[str], refused: Sequence[DeadLetter]) -> None:
+        """Note what became of dead letters that were delivered again.
+
+        Args:
+            taken: ids of those that the sink has now: they are removed.
+            refused: those that it refused again: they are kept, with the new reason.
+        """
+        await self.write(Settle(sink, tuple(taken), tuple(refused)))
 
     # What budgets use -----------------------------------------------------------------------------
 
     async def put_egress(self, name: str, state: bytes) -> None:
         """Keep the state of an egress address; on the disk when this returns."""
-        self._check()
-        await self._commits.submit(PutEgress(name, state))
+        self._engine.check()
+        await self._engine.write(PutEgress(name, state))
 
     async def egress(self) -> dict[str, bytes]:
         """Return what was kept of every egress address."""
-        return await self._run(self._store.egress)
+        return await self._engine.run(self._engine.store.egress)
+
+    # What operators use ---------------------------------------------------------------------------
+
+    async def write(self, write: Write) -> Any:
+        """Do a write and return its result; on the disk when this returns.
+
+        Raises:
+            OutboxFull: there is no room; nothing was done.
+            OutboxFailed: as from ``accept``.
+        """
+        return await self._engine.write(write)
+
+    async def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Let a function read the file, in the outbox's thread: it must be quick, and write nothing."""
+        return await self._engine.read(question)
+
+    async def vacuum(self) -> int:
+        """Give the file's free pages back to the disk, in steps between the commits; return how many bytes.
+
+        Raises:
+            OutboxFull: there is not even the room that this takes for a moment.
+        """
+        before_bytes = await self._engine.run(self._engine.store.size_bytes)
+        while await self._engine.run(self._engine.store.vacuum):
+            pass
+        return max(0, before_bytes - await self._engine.run(self._engine.store.size_bytes))
 
     # About itself ---------------------------------------------------------------------------------
 
     @property
     def last_position(self) -> int:
         """Position of the newest record ever accepted; 0 before the first."""
-        return self._standing.last_position
+        return self._engine.ledger.last
+
+    @property
+    def ledger(self) -> Ledger:
+        """Positions, cursors and counts as they are on the disk. Not to be changed."""
+        return self._engine.ledger
 
     @property
     def set_aside(self) -> Path | None:
         """Where an unreadable predecessor was put when this outbox was opened."""
-        return self._store.set_aside
+        return self._engine.store.set_aside
 
     def stats(self) -> OutboxStats:
         """Return how the outbox stands."""
-        standing = self._standing
-        present = [sink for sink, cursor in standing.cursors.items() if cursor.absent_since_ns is None]
+        ledger = self._engine.ledger
+        present = [sink for sink, cursor in ledger.cursors.items() if cursor.absent_since_ns is None]
         return OutboxStats(
-            first_position=standing.first_position,
-            last_position=standing.last_position,
-            backlogs={sink: self.backlog(sink) for sink in present},
-            dead_letters=standing.dead_letters,
-            used_bytes=standing.used_bytes,
+            first_position=ledger.first,
+            last_position=ledger.last,
+            backlogs={sink: ledger.backlog(sink) for sink in present},
+            dead_letters=sum(ledger.letters.values()),
+            dropped={sink: ledger.cursors[sink].dropped for sink in present},
+            used_bytes=self._engine.standing.used_bytes,
             max_bytes=self._max_bytes,
-            is_full=standing.is_full,
-            commits=self._commit_count,
+            is_full=self._engine.standing.is_full,
+            commits=self._engine.commits,
             set_aside=self.set_aside,
         )
 
     async def close(self) -> None:
         """Finish what is under way, then let go of the file. Harmless when called twice."""
-        if self._pid != os.getpid():
-            raise OutboxError(_OTHER_PROCESS)
-        if self._closed is None:
-            self._is_closing = True
-            self._wake_all()
-            if self._next_tending is not None:
-                self._next_tending.cancel()
-            await self._commits.idle()
-            # Behind whatever the thread still does; also if nobody waits for it any more.
-            self._closed = self._loop.run_in_executor(self._thread, self._store.close)
-            self._closed.add_done_callback(lambda _: self._thread.shutdown(wait=False))
-        await asyncio.shield(self._closed)
-
-    # The thread -----------------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        if self._pid != os.getpid():
-            raise OutboxError(_OTHER_PROCESS)
-        if self._failure is not None:
-            raise OutboxFailed(str(self._failure)) from self._failure
-        if self._is_closing:
-            raise OutboxError("the outbox is closed")
-
-    async def _run(self, job: Callable[[], T]) -> T:
-        self._check()
-        try:
-            return await self._loop.run_in_executor(self._thread, job)
-        except OutboxFailed as error:
-            self._fail(error)
-            raise
-
-    def _start_commit(self, writes: Sequence[Write]) -> asyncio.Future[Committed]:
-        if self._failure is not None:
-            refused: asyncio.Future[Committed] = self._loop.create_future()
-            refused.set_exception(OutboxFailed(str(self._failure)))
-            return refused
-        now_ns = self._clock.utc_ns()
-        commit = self._loop.run_in_executor(self._thread, self._store.commit, writes, now_ns)
-        # Before anybody who waits for it is told: whoever is told finds everything up to date.
-        commit.add_done_callback(lambda finished: self._finish_commit(writes, finished))
-        return commit
-
-    def _finish_commit(self, writes: Sequence[Write], finished: asyncio.Future[Committed]) -> None:
-        committed = self._noted(finished)
-        if committed is None:
-            return
-        self._commit_count += 1
-        self._metrics.commits.inc()
-        for write, refusal in zip(writes, committed.outcomes, strict=True):
-            if refusal is None and isinstance(write, Accept):
-                for kind, number in Counter(record.kind.value for record in write.records).items():
-                    self._metrics.records_accepted.labels(kind).inc(number)
-        if committed.more:
-            self._tend()
-
-    def _tend_later(self, delay_s: float) -> None:
-        self._next_tending = self._loop.call_later(delay_s, self._tend)
-
-    def _tend(self) -> None:
-        if self._is_closing or self._failure is not None or self._tending is not None:
-            return
-        if self._next_tending is not None:
-            self._next_tending.cancel()
-        self._tending = self._loop.run_in_executor(self._thread, self._store.tend, self._clock.utc_ns())
-        self._tending.add_done_callback(self._finish_tending)
-
-    def _finish_tending(self, finished: asyncio.Future[Tended]) -> None:
-        self._tending = None
-        tended = self._noted(finished)
-        if tended is None or self._is_closing:
-            return
-        if tended.more:
-            self._tend()  # behind the commits that have been asked for meanwhile
-        else:
-            self._tend_later(TEND_EVERY_WHEN_FULL_S if self.is_full else TEND_EVERY_S)
-
-    def _noted(self, finished: asyncio.Future[TendedT]) -> TendedT | None:
-        if finished.cancelled():
-            return None
-        error = finished.exception()
-        if error is not None:
-            self._fail(error)
-            return None
-        report = finished.result()
-        self._note(report.standing)
-        return report
-
-    def _note(self, standing: Standing) -> None:
-        before, self._standing = self._standing, standing
-        for sink, cursor in standing.cursors.items():
-            if cursor.absent_since_ns is None:
-                self._metrics.backlog.labels(sink).set(self.backlog(sink))
-        if standing.last_position > before.last_position:
-            self._wake_readers()
-        if not standing.is_full:
-            self._room.set()
-            return
-        self._room.clear()
-        if not before.is_full and self._next_tending is not None:
-            self._next_tending.cancel()
-            self._tend_later(TEND_EVERY_WHEN_FULL_S)
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failure is None:
-            self._failure = error if isinstance(error, OutboxFailed) else OutboxFailed(f"{error!r}")
-            logger.critical("the outbox has failed", extra={"error": str(self._failure)})
-        self._wake_all()
-
-    def _wake_readers(self) -> None:
-        arrival, self._arrival = self._arrival, asyncio.Event()
-        arrival.set()
-
-    def _wake_all(self) -> None:
-        self._wake_readers()
-        self._room.set()
-
-
-def _abandon(opening: asyncio.Future[tuple[Store, Standing]], thread: ThreadPoolExecutor) -> None:
-    """Close what was opened for nobody: the opening was cancelled, or failed."""
-    if not opening.cancelled() and opening.exception() is None:
-        store, _ = opening.result()
-        closing = opening.get_loop().run_in_executor(thread, store.close)
-        closing.add_done_callback(lambda closed: closed.cancelled() or closed.exception())  # nobody waits
-    thread.shutdown(wait=False)
+        await self._engine.close()
 
 
 def _check_storable(record: Record) -> None:

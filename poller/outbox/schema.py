@@ -9,19 +9,17 @@ from pathlib import Path
 
 from poller.errors import OutboxError, OutboxLocked
 
-VERSION = 1
 APPLICATION_ID = 0x706F6C6C  # "poll" in the file's header: tells our file from anybody else's database
 QUICK_CHECK_BELOW_BYTES = 64 * 1024 * 1024  # such a check takes 0.1 s; of a gigabyte it would take seconds
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024  # what the log may keep of the disk after a burst
 
-TABLES = frozenset({"records", "baselines", "cursors", "dead_letters", "egress"})
 
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
-_STATEMENTS = (
+_FORMAT_1 = (
     # AUTOINCREMENT: a position is never given twice, also after every record was deleted.
     """CREATE TABLE records (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -52,7 +50,23 @@ _STATEMENTS = (
     "CREATE INDEX dead_letters_by_age ON dead_letters (at_ns)",
     "CREATE TABLE egress (name TEXT PRIMARY KEY, state BLOB NOT NULL)",
     f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
+)
+# Holes between records; what was dropped is counted; dead letters can be delivered again.
+_FORMAT_2 = (
+    "ALTER TABLE cursors ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE cursors ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE cursors ADD COLUMN missed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE dead_letters ADD COLUMN again INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX dead_letters_again ON dead_letters (sink, position) WHERE again",
+    "CREATE TABLE gaps (first INTEGER PRIMARY KEY, last INTEGER NOT NULL)",
+)
+# A new file goes through all of them, so that it cannot differ from an old one.
+_FORMATS = (_FORMAT_1, _FORMAT_2)
+VERSION = len(_FORMATS)
+# What a file of each format must have.
+_TABLES = (
+    frozenset({"records", "baselines", "cursors", "dead_letters", "egress"}),
+    frozenset({"records", "baselines", "cursors", "dead_letters", "egress", "gaps"}),
 )
 
 
@@ -144,14 +158,15 @@ def _open_as_ours(connection: sqlite3.Connection, path: Path, *, check_fully: bo
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _configure(connection, path)
     if not names:
-        _create(connection)
+        _raise_format(connection, 0)
         return
-    if missing := TABLES - names:
+    if missing := _TABLES[max(version, 1) - 1] - names:
         raise Unreadable(f"tables are missing: {', '.join(sorted(missing))}")
     if check_fully or path.stat().st_size <= QUICK_CHECK_BELOW_BYTES:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise Unreadable(verdict)
+    _raise_format(connection, version)
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
@@ -166,10 +181,15 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _raise_format(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the tables from a format to the newest, wholly or not at all."""
+    if version == VERSION:
+        return
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _STATEMENTS:
-        connection.execute(statement)
+    for statements in _FORMATS[version:]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
-    # Into the file itself, so that the header tells whose it is from now on.
+    # Into the file itself, so that the header tells what it is from now on.
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

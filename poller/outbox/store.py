@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import takewhile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from poller.clock import NS_PER_S
 from poller.errors import OutboxError, OutboxFailed, OutboxFull
 from poller.locks import FileLock
 from poller.model import Baseline, Record
-from poller.outbox import place, tables
+from poller.outbox import deleting, letters, place, tables
 from poller.outbox.codec import decode_baseline
+from poller.outbox.ledger import Ledger
+from poller.outbox.losses import Losses
 from poller.outbox.opening import open_database, take_lock
 from poller.outbox.trust import trusted
-from poller.outbox.values import (
-    Accept,
-    Acknowledge,
-    Committed,
-    Cursor,
-    DeadLetter,
-    PutEgress,
-    Register,
-    Standing,
-    Start,
-    Tended,
-    Write,
-)
+from poller.outbox.values import Accept, Committed, Standing, Tended, WhenFull, Write
+from poller.outbox.writing import write_all
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +32,7 @@ ABSENT_CURSOR_KEPT_S = 7 * 86_400
 DEAD_LETTERS_KEPT_S = 30 * 86_400
 RESERVE_BYTES = 4 * 1024 * 1024
 
-STEP_RECORDS = 500  # deleted in one transaction: milliseconds, so that no poll waits for it
+DROP_RECORDS = 100  # at a time, of those that are not delivered: hardly more than have to
 STEP_PAGES = 512
 SPARE_PAGES = 1024  # free pages left in the file: the next records need them anyway
 CHECKPOINT_COMMITS = 200
@@ -59,6 +53,7 @@ class Store:
         *,
         retain_s: float,
         max_size_bytes: int,
+        when_full: WhenFull,
         set_aside: Path | None,
     ) -> None:
         self._db = db
@@ -71,26 +66,34 @@ class Store:
         self._reserve = place.Reserve(Path(f"{path}.reserve"), RESERVE_BYTES)
         self._commits_in_log = self._bytes_in_log = 0
         (self._page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-        self._first, self._last = tables.positions(db)
-        self._cursors = tables.cursors(db)
-        self._dead_letters = tables.count_dead_letters(db)
+        self._ledger = tables.ledger(db)
+        self._ledger.letters, self._ledger.again = letters.counts(db)
+        self._when_full = when_full
+        self._conflation = deleting.Conflation()
+        self._losses = Losses()
         self._is_full = not self._reserve.take()
         self._full_because = f"{path}: no room on the disk"
         self._gave_up_history = False
 
     @classmethod
-    def open(cls, path: Path, now_ns: int, *, retain_s: float, max_size_bytes: int) -> Store:
-        """Lock, check and open the file; make it if there is none; put it aside if it cannot be read.
+    def open(cls, path: Path, now_ns: int, *, begin_anew: bool, **settings: Any) -> Store:
+        """Lock, check and open the file.
+
+        Args:
+            begin_anew: make it if there is none, and put it aside if it cannot be read.
+            settings: as the class takes them.
 
         Raises:
             OutboxLocked: another process has it.
             OutboxError: it must not lie there, is not ours, or is of a newer version.
         """
+        if not begin_anew and not path.exists():
+            raise OutboxError(f"{path}: there is no outbox; nothing was ever accepted, or it lies elsewhere")
         place.prepare_directory(path)
         lock = take_lock(path)
         try:
-            db, set_aside = open_database(path, now_ns)
-            return cls(db, path, lock, retain_s=retain_s, max_size_bytes=max_size_bytes, set_aside=set_aside)
+            db, set_aside = open_database(path, now_ns, begin_anew=begin_anew)
+            return cls(db, path, lock, set_aside=set_aside, **settings)
         except (sqlite3.Error, OSError) as error:
             lock.release()
             raise OutboxError(f"{path}: {error}") from error
@@ -102,14 +105,7 @@ class Store:
     def standing(self) -> Standing:
         """How things stand now."""
         with trusted(self._path):
-            return Standing(
-                first_position=self._first,
-                last_position=self._last,
-                cursors=dict(self._cursors),
-                dead_letters=self._dead_letters,
-                used_bytes=self._used_bytes(),
-                is_full=self._is_full,
-            )
+            return Standing(self._ledger, self._used_bytes(), self._is_full)
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -126,75 +122,39 @@ class Store:
         is_log_long = self._commits_in_log >= CHECKPOINT_COMMITS or self._bytes_in_log >= CHECKPOINT_BYTES
         return Committed(self.standing, is_log_long, outcomes)
 
-    def _commit(self, writes: Sequence[Write], now_ns: int) -> list[OutboxError | None]:
+    def _commit(self, writes: Sequence[Write], now_ns: int) -> Sequence[object]:
         incoming_bytes = sum(write.size_bytes for write in writes if isinstance(write, Accept))
-        refusal: OutboxFull | None = None
-        if incoming_bytes:
-            refusal = self._refuse(incoming_bytes, now_ns)
-        if refusal is None and (refusal := self._try(writes, now_ns)) is None:
-            return [None] * len(writes)
+        refusal = self._refuse(incoming_bytes, now_ns) if incoming_bytes else None
+        if refusal is None:
+            done = self._try(writes, now_ns)
+            if not isinstance(done, OutboxFull):
+                return done
+            refusal = done
         others = [write for write in writes if not isinstance(write, Accept)]
-        refusal_of_others = self._try(others, now_ns) if others else None
-        return [refusal if isinstance(write, Accept) else refusal_of_others for write in writes]
+        results = self._try(others, now_ns) if others else []
+        left = itertools.repeat(results) if isinstance(results, OutboxFull) else iter(results)
+        return [refusal if isinstance(write, Accept) else next(left) for write in writes]
 
-    def _try(self, writes: Sequence[Write], now_ns: int) -> OutboxFull | None:
+    def _try(self, writes: Sequence[Write], now_ns: int) -> list[object] | OutboxFull:
         try:
-            self._do(writes, now_ns)
+            return self._do(writes, now_ns)
         except OutboxFull as error:
             self._turn_full(str(error))
             return error
-        return None
 
-    def _do(self, writes: Sequence[Write], now_ns: int) -> None:
+    def _do(self, writes: Sequence[Write], now_ns: int) -> list[object]:
         if place.identity(self._path) != self._identity:
             # The system would let us go on writing, to a file that no restart will find.
             raise OutboxFailed(f"{self._path}: was moved or removed while in use")
-        last, cursors = self._last, dict(self._cursors)
-        with self._transaction():
-            for write in writes:
-                match write:
-                    case Accept():
-                        last = tables.append(self._db, write.records, last, now_ns)
-                        if write.baseline is not None:
-                            tables.put_baseline(self._db, write.account, write.baseline)
-                        self._bytes_in_log += write.size_bytes
-                    case Acknowledge():
-                        cursors[write.sink] = self._move(cursors[write.sink], write, now_ns)
-                    case Register():
-                        cursors = self._register(write.sinks, cursors, now_ns)
-                    case PutEgress():
-                        tables.put_egress(self._db, write.name, write.state)
-            dead_letters = tables.count_dead_letters(self._db) if _buries(writes) else self._dead_letters
-        self._last, self._cursors, self._dead_letters = last, cursors, dead_letters
-
-    def _move(self, cursor: Cursor, write: Acknowledge, now_ns: int) -> Cursor:
-        moved = replace(cursor, position=max(cursor.position, write.position))
-        tables.put_cursor(self._db, write.sink, moved)
-        tables.bury(self._db, write.sink, write.dead, now_ns)
-        return moved
-
-    def _register(
-        self, sinks: Mapping[str, Start], cursors: Mapping[str, Cursor], now_ns: int
-    ) -> dict[str, Cursor]:
-        registered = dict(cursors)
-        for sink in cursors.keys() - sinks.keys():
-            if cursors[sink].absent_since_ns is None:
-                registered[sink] = replace(cursors[sink], absent_since_ns=now_ns)
-        for sink, start in sinks.items():
-            known = cursors.get(sink)
-            oldest = self._first - 1
-            if known is None:
-                registered[sink] = Cursor(oldest if start == "oldest" else self._last)
-                continue
-            if (missed := oldest - known.position) > 0:
-                logger.error(
-                    "records were deleted while a sink was not configured: it will not get them",
-                    extra={"sink": sink, "records": missed},
-                )
-            registered[sink] = Cursor(max(known.position, oldest))
-        for sink, cursor in registered.items():
-            tables.put_cursor(self._db, sink, cursor)
-        return registered
+        position = self._ledger.last + 1
+        with self._transaction() as ledger:
+            results = write_all(self._db, ledger, writes, now_ns)
+        for write in writes:
+            if isinstance(write, Accept):
+                self._bytes_in_log += write.size_bytes
+                self._conflation.accepted(write.records, position)
+                position += len(write.records)
+        return results
 
     # Room -----------------------------------------------------------------------------------------
 
@@ -205,20 +165,44 @@ class Store:
             while self._used_bytes() + incoming_bytes > self._max_bytes:
                 # History gives way to what is new. An absent sink does not hold anything up here, or
                 # removing one from the configuration could stop every poll for a week.
-                if not self._delete(self._acknowledged(configured_only=True), before_ns=None):
+                if self._delete(self._acknowledged(configured_only=True), before_ns=None, policy="absent"):
+                    self._say_that_history_goes()
+                elif not self._drop(now_ns):
                     text = f"{self._path}: has grown to its limit of {self._max_bytes} bytes"
                     self._turn_full(text)
                     return OutboxFull(text)
-                if not self._gave_up_history:
-                    self._gave_up_history = True
-                    logger.warning(
-                        "the outbox is at its size limit: delivered records are deleted before their time",
-                        extra={"file": str(self._path), "max_bytes": self._max_bytes},
-                    )
         except OutboxFull as error:
             self._turn_full(str(error))
             return error
         return None
+
+    def _drop(self, now_ns: int) -> bool:
+        """Drop some records if the policy says so; return whether to look again if there is room now."""
+        before = self._ledger.drops
+        if self._when_full == "drop_oldest":
+            if not self._delete(self._ledger.last, before_ns=None, policy="drop_oldest", limit=DROP_RECORDS):
+                return False
+        elif self._when_full == "conflate":
+            with trusted(self._path):
+                doomed = self._conflation.superseded(self._db)
+            if doomed is None:
+                return False
+            if doomed:
+                with self._transaction() as ledger:
+                    deleting.delete_superseded(self._db, ledger, doomed)
+        else:
+            return False
+        lost = Counter({sink: count for (sink, _), count in (self._ledger.drops - before).items()})
+        self._losses.note(self._when_full, lost, now_ns)
+        return True
+
+    def _say_that_history_goes(self) -> None:
+        if not self._gave_up_history:
+            self._gave_up_history = True
+            logger.warning(
+                "the outbox is at its size limit: delivered records are deleted before their time",
+                extra={"file": str(self._path), "max_bytes": self._max_bytes},
+            )
 
     def _turn_full(self, why: str) -> None:
         if not self._is_full:
@@ -265,10 +249,10 @@ class Store:
         with trusted(self._path):
             return tables.egress(self._db)
 
-    def dead_letters(self, sink: str, limit: int) -> list[DeadLetter]:
-        """Return the oldest records that a sink refused."""
+    def query(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Let a function read the file; it must not write."""
         with trusted(self._path):
-            return tables.dead_letters(self._db, sink, limit)
+            return question(self._db)
 
     # House-keeping --------------------------------------------------------------------------------
 
@@ -280,8 +264,7 @@ class Store:
         """
         more = False
         try:
-            self._drop_absent_cursors(now_ns)
-            more = self._drop_dead_letters(now_ns)
+            more = self._forget(now_ns)
             more = self._delete_history(now_ns) or more
             more = self._shrink() or more
             if self._commits_in_log:
@@ -291,7 +274,24 @@ class Store:
         if self._is_full:
             with trusted(self._path):
                 self._look_for_room()
+        self._losses.say(now_ns)
         return Tended(self.standing, more)
+
+    def vacuum(self) -> bool:
+        """Give some free pages back to the disk; return whether there are more.
+
+        Raises:
+            OutboxFull: there is not even the room that this takes for a moment.
+        """
+        more = self._shrink(spare_pages=0)
+        if self._bytes_in_log >= CHECKPOINT_BYTES or not more:
+            self._checkpoint(truncate=True)
+        return more
+
+    def size_bytes(self) -> int:
+        """Return what the database and its log take on the disk."""
+        files = (self._path, Path(f"{self._path}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
 
     def close(self) -> None:
         """Work the log into the file, let go of it, then of the lock."""
@@ -307,94 +307,74 @@ class Store:
         """Position up to which every sink has everything."""
         relevant = [
             cursor.position
-            for cursor in self._cursors.values()
+            for cursor in self._ledger.cursors.values()
             if cursor.absent_since_ns is None or not configured_only
         ]
-        return min(relevant, default=self._last)
+        return min(relevant, default=self._ledger.last)
 
     def _delete_history(self, now_ns: int) -> bool:
         if self._is_full:
-            return self._delete(self._acknowledged(configured_only=True), before_ns=None)
+            return self._delete(self._acknowledged(configured_only=True), before_ns=None, policy="absent") > 0
         to = self._acknowledged(configured_only=False)
-        return self._delete(to, before_ns=now_ns - self._retain_ns)
+        before_ns = now_ns - self._retain_ns
+        return self._delete(to, before_ns=before_ns, policy="absent") == deleting.STEP_RECORDS
 
-    def _delete(self, to: int, *, before_ns: int | None) -> bool:
-        """Delete some of the oldest records up to a position; return whether there may be more."""
-        if to < self._first:
-            return False
-        with self._transaction():
-            doomed = [
-                position
-                for position, _ in takewhile(
-                    lambda row: row[0] <= to and (before_ns is None or row[1] < before_ns),
-                    tables.oldest(self._db, STEP_RECORDS),
-                )
-            ]
-            if doomed:
-                tables.delete_to(self._db, doomed[-1])
-        if doomed:
-            self._first = doomed[-1] + 1
-        return len(doomed) == STEP_RECORDS or (before_ns is None and bool(doomed))
+    def _delete(
+        self, to: int, *, before_ns: int | None, policy: str, limit: int = deleting.STEP_RECORDS
+    ) -> int:
+        """Delete some of the oldest records up to a position; return how many."""
+        if to < self._ledger.first:
+            return 0
+        with self._transaction() as ledger:
+            return deleting.delete_oldest(
+                self._db, ledger, to=to, before_ns=before_ns, limit=limit, policy=policy
+            )
 
-    def _shrink(self) -> bool:
+    def _shrink(self, *, spare_pages: int = SPARE_PAGES) -> bool:
         with trusted(self._path):
             _, free = tables.pages(self._db)
-        surplus = free - (0 if self._is_full else SPARE_PAGES)
+        surplus = free - (0 if self._is_full else spare_pages)
         if surplus <= 0:
             return False
+        step = min(surplus, STEP_PAGES)
         with trusted(self._path):
             # A script is stepped to its end; ``execute`` would free a single page.
-            self._db.executescript(f"PRAGMA incremental_vacuum({min(surplus, STEP_PAGES)})")
+            self._db.executescript(f"PRAGMA incremental_vacuum({step})")
         self._commits_in_log += 1
+        self._bytes_in_log += step * int(self._page_bytes)
         return surplus > STEP_PAGES
 
-    def _drop_absent_cursors(self, now_ns: int) -> None:
-        before_ns = now_ns - ABSENT_CURSOR_KEPT_S * NS_PER_S
-        gone = [
-            sink
-            for sink, cursor in self._cursors.items()
-            if cursor.absent_since_ns is not None and cursor.absent_since_ns <= before_ns
-        ]
-        if not gone:
-            return
-        with self._transaction():
-            tables.delete_cursors(self._db, gone)
-        for sink in gone:
-            undelivered = max(0, self._last - self._cursors.pop(sink).position)
-            logger.warning(
-                "a sink was not configured for a week: its place in the outbox is forgotten",
-                extra={"sink": sink, "undelivered": undelivered},
-            )
-
-    def _drop_dead_letters(self, now_ns: int) -> bool:
-        if not self._dead_letters:
+    def _forget(self, now_ns: int) -> bool:
+        """Forget what was kept for its time; return whether there may be more."""
+        absent_ns = now_ns - ABSENT_CURSOR_KEPT_S * NS_PER_S
+        gone = deleting.absent_since_before(self._ledger, absent_ns)
+        if not gone and not self._ledger.letters:
             return False
-        with self._transaction():
-            dropped = tables.delete_dead_letters_before(
-                self._db, now_ns - DEAD_LETTERS_KEPT_S * NS_PER_S, STEP_RECORDS
-            )
-        self._dead_letters -= dropped
-        return dropped == STEP_RECORDS
+        with self._transaction() as ledger:
+            deleting.forget(ledger, gone)
+            letters_ns = now_ns - DEAD_LETTERS_KEPT_S * NS_PER_S
+            return deleting.delete_letters(self._db, ledger, letters_ns)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, truncate: bool = False) -> None:
         with trusted(self._path):
-            how = "TRUNCATE" if self._is_full else "PASSIVE"  # on a full disk the log gives its space back
+            # On a full disk the log gives its space back.
+            how = "TRUNCATE" if self._is_full or truncate else "PASSIVE"
             self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
         self._commits_in_log = self._bytes_in_log = 0
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[Ledger]:
+        """Give a copy of the ledger to change along with the tables; it holds from the commit on."""
+        ledger = self._ledger.copy()
         with trusted(self._path):
             try:
                 self._db.execute("BEGIN IMMEDIATE")
-                yield
+                yield ledger
+                tables.put_cursors(self._db, self._ledger.cursors, ledger.cursors)
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-            self._commits_in_log += 1
-
-
-def _buries(writes: Sequence[Write]) -> bool:
-    return any(isinstance(write, Acknowledge) and write.dead for write in writes)
+        self._commits_in_log += 1
+        self._ledger = ledger

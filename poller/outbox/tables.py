@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from poller.model import Kind, Record
-from poller.outbox.values import Cursor, DeadLetter
+from poller.outbox.gaps import Gaps
+from poller.outbox.ledger import Ledger
+from poller.outbox.values import Cursor
 
-_RECORD = "id, kind, account, sequence, reason, payload, position"
+RECORD = "id, kind, account, sequence, reason, payload, position"
 
 
-def positions(db: sqlite3.Connection) -> tuple[int, int]:
+def ledger(db: sqlite3.Connection) -> Ledger:
+    """Return what the file holds; nothing of it is read record by record."""
+    first, last = _positions(db)
+    gaps = Gaps(db.execute("SELECT first, last FROM gaps ORDER BY first").fetchall())
+    return Ledger(first, last, cursors(db), gaps)
+
+
+def _positions(db: sqlite3.Connection) -> tuple[int, int]:
     """Return the position of the oldest record kept, and of the newest ever accepted."""
     (last,) = db.execute(
         "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'records'"
@@ -40,14 +49,14 @@ def read(db: sqlite3.Connection, after: int, max_records: int, max_bytes: int) -
     size_bytes = 0
     # Row by row: what is beyond the bounds never reaches memory.
     for row in db.execute(
-        f"SELECT {_RECORD} FROM records WHERE position > ? ORDER BY position LIMIT ?",  # noqa: S608  # constant
+        f"SELECT {RECORD} FROM records WHERE position > ? ORDER BY position LIMIT ?",  # noqa: S608  # constant
         (after, max_records),
     ):
-        record = _record(*row)
-        size_bytes += len(record.payload)
+        found = record(*row)
+        size_bytes += len(found.payload)
         if batch and size_bytes > max_bytes:
             break
-        batch.append(record)
+        batch.append(found)
     return batch
 
 
@@ -61,6 +70,28 @@ def oldest(db: sqlite3.Connection, limit: int) -> list[tuple[int, int]]:
 def delete_to(db: sqlite3.Connection, position: int) -> None:
     """Delete the records up to a position, including it."""
     db.execute("DELETE FROM records WHERE position <= ?", (position,))
+
+
+def delete(db: sqlite3.Connection, positions: Iterable[int]) -> None:
+    """Delete the records at some positions."""
+    db.executemany("DELETE FROM records WHERE position = ?", [(position,) for position in positions])
+
+
+def subjects(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str, str, str]]:
+    """Return position, account, kind and reason of the records that follow a position."""
+    return db.execute(
+        "SELECT position, account, kind, reason FROM records WHERE position > ? ORDER BY position LIMIT ?",
+        (after, limit),
+    ).fetchall()
+
+
+def replace_gaps(db: sqlite3.Connection, before: Gaps, after: Gaps) -> None:
+    """Store holes in the place of those that are stored; only what differs is written."""
+    if before is after:
+        return
+    old, new = set(before.ranges), set(after.ranges)
+    db.executemany("DELETE FROM gaps WHERE first = ?", [(first,) for first, _ in old - new])
+    db.executemany("INSERT INTO gaps VALUES (?, ?)", new - old)
 
 
 def put_baseline(db: sqlite3.Connection, account: str, baseline: bytes) -> None:
@@ -78,73 +109,24 @@ def baselines(db: sqlite3.Connection) -> list[tuple[str, bytes]]:
 
 def cursors(db: sqlite3.Connection) -> dict[str, Cursor]:
     """Return every cursor by the name of its sink."""
-    rows = db.execute("SELECT sink, position, absent_since_ns FROM cursors")
-    return {sink: Cursor(position, absent_since_ns) for sink, position, absent_since_ns in rows}
+    rows = db.execute("SELECT sink, position, absent_since_ns, dropped, replayed, missed FROM cursors")
+    return {sink: Cursor(*row) for sink, *row in rows}
 
 
-def put_cursor(db: sqlite3.Connection, sink: str, cursor: Cursor) -> None:
-    """Replace a sink's cursor."""
-    db.execute(
-        "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (sink)"
-        " DO UPDATE SET position = excluded.position, absent_since_ns = excluded.absent_since_ns",
-        (sink, cursor.position, cursor.absent_since_ns),
-    )
-
-
-def delete_cursors(db: sqlite3.Connection, sinks: Iterable[str]) -> None:
-    """Forget sinks."""
-    db.executemany("DELETE FROM cursors WHERE sink = ?", [(sink,) for sink in sinks])
-
-
-def bury(db: sqlite3.Connection, sink: str, letters: Sequence[DeadLetter], now_ns: int) -> None:
-    """Put records aside that a sink refused; the same record twice counts once."""
-    rows = [
-        (
-            sink,
-            r.position,
-            r.id,
-            r.kind.value,
-            r.account,
-            r.sequence,
-            r.reason,
-            r.payload,
-            letter.reason,
-            now_ns,
-        )
-        for letter in letters
-        for r in (letter.record,)
-    ]
+def put_cursors(db: sqlite3.Connection, before: Mapping[str, Cursor], after: Mapping[str, Cursor]) -> None:
+    """Store cursors in the place of those that are stored; only what differs is written."""
+    db.executemany("DELETE FROM cursors WHERE sink = ?", [(sink,) for sink in before.keys() - after.keys()])
     db.executemany(
-        "INSERT INTO dead_letters"
-        " (sink, position, id, kind, account, sequence, reason, payload, refused_because, at_ns)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, id) DO NOTHING",
-        rows,
+        "INSERT INTO cursors (sink, position, absent_since_ns, dropped, replayed, missed)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sink) DO UPDATE SET"
+        " position = excluded.position, absent_since_ns = excluded.absent_since_ns,"
+        " dropped = excluded.dropped, replayed = excluded.replayed, missed = excluded.missed",
+        [
+            (sink, c.position, c.absent_since_ns, c.dropped, c.replayed, c.missed)
+            for sink, c in after.items()
+            if c != before.get(sink)
+        ],
     )
-
-
-def dead_letters(db: sqlite3.Connection, sink: str, limit: int) -> list[DeadLetter]:
-    """Return the oldest records that a sink refused."""
-    rows = db.execute(
-        f"SELECT {_RECORD}, refused_because, at_ns FROM dead_letters"  # noqa: S608  # constant
-        " WHERE sink = ? ORDER BY number LIMIT ?",
-        (sink, limit),
-    ).fetchall()
-    return [DeadLetter(_record(*row[:7]), row[7], row[8]) for row in rows]
-
-
-def count_dead_letters(db: sqlite3.Connection) -> int:
-    """Return how many there are; read from an index, and there are few of them."""
-    (number,) = db.execute("SELECT count(*) FROM dead_letters").fetchone()
-    return int(number)
-
-
-def delete_dead_letters_before(db: sqlite3.Connection, at_ns: int, limit: int) -> int:
-    """Delete some of those put aside before a time and return how many."""
-    return db.execute(
-        "DELETE FROM dead_letters WHERE number IN"
-        " (SELECT number FROM dead_letters WHERE at_ns < ? ORDER BY at_ns LIMIT ?)",
-        (at_ns, limit),
-    ).rowcount
 
 
 def put_egress(db: sqlite3.Connection, name: str, state: bytes) -> None:
@@ -167,7 +149,7 @@ def pages(db: sqlite3.Connection) -> tuple[int, int]:
     return total, free
 
 
-def _record(
+def record(
     id: str,  # noqa: A002  # the field's name in the record
     kind: str,
     account: str,
@@ -176,4 +158,5 @@ def _record(
     payload: bytes,
     position: int,
 ) -> Record:
+    """Make a record of a row: its columns are those of ``RECORD``."""
     return Record(id, Kind(kind), account, sequence, reason, payload, position)

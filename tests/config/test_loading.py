@@ -267,7 +267,7 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
          " remove the line; a shorter window is for a simulator on this machine")),
         ("logging: {level: warn}", "1: logging.level: warn does not fit; write 'debug', 'info', 'warning' or 'error'"),
         ("logging: {format: yes}", "1: logging.format: yes does not fit; write 'auto', 'text' or 'json'"),
-        ("outbox: {when_full: drop}", "1: outbox.when_full: drop does not fit; write 'block'"),
+        ("outbox: {when_full: drop}", "1: outbox.when_full: drop does not fit; write 'block', 'drop_oldest' or 'conflate'"),
         ("outbox: {path: ''}", "1: outbox.path: '' is not a path; write one, relative to this file or absolute"),
         ("outbox: {path: 5}", "1: outbox.path: YAML takes 5 for a number; put it into quotes"),
         # the exchange
@@ -323,7 +323,7 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
         ('defaults: {labels: {a: "x\\ty"}}', ("1: defaults.labels.a: 'x\\ty' cannot be a label;"
          " write at most 128 characters, none of them a control character")),
         (f"defaults: {{egress: {KEY}}}", "1: defaults.egress: there is no egress '...'; known here: default"),
-        (f"outbox: {{when_full: x{KEY}}}", "1: outbox.when_full: ... does not fit; write 'block'"),
+        (f"outbox: {{when_full: x{KEY}}}", "1: outbox.when_full: ... does not fit; write 'block', 'drop_oldest' or 'conflate'"),
         # include
         ("include: fleet.d/*.yaml", "1: include: this is no list; write it as [fleet.d/*.yaml]"),
         ("include: [7]", "1: include[0]: this is no path; write one such as fleet.d/*.yaml"),

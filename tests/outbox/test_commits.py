@@ -8,11 +8,11 @@ import pytest
 
 from poller.errors import OutboxFailed, OutboxFull
 from poller.outbox.commits import GROUP_WRITES, GroupCommit
+from poller.outbox.gaps import Gaps
+from poller.outbox.ledger import Ledger
 from poller.outbox.values import Committed, PutEgress, Standing, Write
 
-STANDING = Standing(
-    first_position=1, last_position=0, cursors={}, dead_letters=0, used_bytes=0, is_full=False
-)
+STANDING = Standing(Ledger(1, 0, {}, Gaps()), used_bytes=0, is_full=False)
 
 
 class Disk:

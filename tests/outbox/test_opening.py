@@ -55,12 +55,12 @@ async def filled(path: Path, count: int = 200) -> bytes:
 async def test_the_settings_that_promises_rest_on(path: Path, setting: str, value: object) -> None:
     for _ in ("new", "opened again"):
         outbox = await opened(path)
-        assert await outbox._run(partial(query, outbox, f"PRAGMA {setting}")) == value
+        assert await outbox._engine.run(partial(query, outbox, f"PRAGMA {setting}")) == value
         await outbox.close()
 
 
 def query(outbox: Outbox, sql: str) -> object:
-    return outbox._store._db.execute(sql).fetchone()[0]
+    return outbox._engine.store._db.execute(sql).fetchone()[0]
 
 
 # Rights -------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ async def test_a_newer_format_is_refused_untouched(path: Path) -> None:
         newer.execute("PRAGMA journal_mode = DELETE")
         newer.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     before = path.read_bytes()
-    with pytest.raises(OutboxError, match=r"was written by a newer poller \(format 2, this one knows 1\)"):
+    with pytest.raises(OutboxError, match=r"was written by a newer poller \(format 3, this one knows 2\)"):
         await opened(path)
     assert path.read_bytes() == before
     assert not path.with_name("outbox.db-wal").exists()

@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def tended_hourly(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that last for weeks: every 30 s is often."""
-    monkeypatch.setattr("poller.outbox.outbox.TEND_EVERY_S", 3600.0)
+    monkeypatch.setattr("poller.outbox.tending.TEND_EVERY_S", 3600.0)
 
 
 @pytest.fixture
@@ -599,7 +599,7 @@ async def test_a_failed_sync_or_write_is_never_tried_again(path: Path, name: str
     """After a failed sync the kernel calls the pages clean: a second one would succeed and mean nothing."""
     async with opened(path) as outbox:
         await outbox.register({"sink": "oldest"})
-        store = outbox._store
+        store = outbox._engine.store
         real = store._db
         store._db = _Failing(real, getattr(sqlite3, name), name)  # type: ignore[assignment]  # a stand-in
         results = await asyncio.gather(
@@ -617,14 +617,14 @@ async def test_a_failed_sync_or_write_is_never_tried_again(path: Path, name: str
 async def test_a_quota_is_no_room_and_no_failure(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite reports a quota as a failed write; the file system, asked again, says what it is."""
     async with opened(path) as outbox:
-        real = outbox._store._db
+        real = outbox._engine.store._db
         with monkeypatch.context() as full:
             full.setattr("poller.outbox.place.has_room", lambda path: False)
             failing: Any = _Failing(real, sqlite3.SQLITE_IOERR_WRITE, "SQLITE_IOERR_WRITE")
-            outbox._store._db = failing
+            outbox._engine.store._db = failing
             with pytest.raises(OutboxFull, match="no room on the disk"):
                 await outbox.accept(None, make_records(1))
-            outbox._store._db = real
+            outbox._engine.store._db = real
         assert outbox.is_full
         await outbox.wait_for_room()
         await outbox.accept(None, make_records(1))
@@ -638,7 +638,7 @@ async def test_a_forked_child_cannot_use_it_and_takes_no_lock_along(path: Path) 
         child = os.fork()
         if child == 0:
             try:
-                outbox._check()
+                outbox._engine.check()
             except OutboxError as error:
                 os.write(writing, str(error).encode())
             os._exit(0)
@@ -658,6 +658,7 @@ async def test_stats_say_how_it_stands(outbox: Outbox) -> None:
         last_position=3,
         backlogs={"sink": 2},
         dead_letters=0,
+        dropped={"sink": 0},
         used_bytes=stats.used_bytes,
         max_bytes=1 << 30,
         is_full=False,
