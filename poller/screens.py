@@ -189,7 +189,7 @@ def show_sink(kind: str) -> None:
         table.add_column(column)
     for name, field in options.model_fields.items():
         default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
-        table.add_row(name, _type_name(options, name), default, field.description or "")
+        table.add_row(field.alias or name, _type_name(options, name), default, field.description or "")
     Console().print(table)
 
 
