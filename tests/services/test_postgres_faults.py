@@ -73,7 +73,7 @@ async def test_a_commit_whose_answer_is_lost_is_repeated_without_harm(there: Dat
     await sink.write(records[4:])
     assert await there.ids() == ids(records)
     for table, rows in (("balances", 12), ("changes", 6)):
-        assert [tuple(row) for row in await there.fetch(f"SELECT count(*) FROM SCHEMA.{table}")] == [(rows,)]
+        assert [tuple(row) for row in await there.fetch(f"SELECT count(*) FROM THERE.{table}")] == [(rows,)]
     await sink.close()
 
 
