@@ -381,23 +381,22 @@ def schema(*, as_asyncapi: bool, path: Path) -> None:
     click.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2))
 
 
-@main.command(epilog=examples("poller sinks", "poller sinks jsonl"))
-@click.argument("kind", required=False)
+@main.command(epilog=examples("poller sinks", "poller sinks jsonl", "poller sinks sql | psql history"))
+@click.argument("kind", metavar="[KIND|sql]", required=False)
+@click.option("--schema", metavar="NAME", help="With sql: where the tables go.  [default: poller]")
+@click.option("--layout", metavar="NAME", help="With sql: plain, monthly or timescale.  [default: plain]")
 @reports_errors
-def sinks(kind: str | None) -> None:
-    """List the kinds of sink that are installed, or the options of one."""
-    from poller.screens import show_sink, show_sinks
-    from poller.sinks import MissingExtra
+def sinks(kind: str | None, **options: str | None) -> None:
+    """List the kinds of sink that are installed, or the options of one.
 
-    if kind is None:
-        show_sinks()
-        return
+    With sql: print what makes the tables of the postgres sink, as it would itself with create: true.
+    """
+    from poller.screens import show_sinks
+
     try:
-        show_sink(kind)
-    except LookupError as error:
+        show_sinks(kind, **options)
+    except (LookupError, ValueError) as error:
         _exit(USAGE, f"error: {error.args[0]}")
-    except MissingExtra as error:
-        _exit(USAGE, f"error: {error}; {error.remedy}")
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from poller.secrets import redact
 from poller.signals import until_signalled
 from poller.sinks import Channel, SinkOptions
 from poller.sinks.messages import MessageOptions
+from poller.sinks.postgres_tables import LAYOUTS, SCHEMA, script
 
 if TYPE_CHECKING:
     from poller.demo import Moment
@@ -154,8 +155,26 @@ def _stands_in(host: str, options: Mapping[str, Any]) -> bool:
     return all(one.rpartition(":")[0].strip() in written for one in host.split(","))
 
 
-def show_sinks() -> None:
-    """List the kinds that are installed."""
+def show_sinks(kind: str | None, *, schema: str | None = None, layout: str | None = None) -> None:
+    """List the kinds that are installed, or the options of one, or print the SQL of the ``postgres`` sink.
+
+    Raises:
+        LookupError: it, or its client, is not installed.
+        ValueError: schema or layout cannot be had.
+    """
+    if kind == "sql":
+        # Without the client: whoever makes the tables may have nothing else to do with us.
+        click.echo(script(schema or SCHEMA, layout or LAYOUTS[0]))
+        return
+    if schema is not None or layout is not None:
+        raise ValueError("--schema and --layout are for 'poller sinks sql'")
+    if kind is None:
+        _show_kinds()
+    else:
+        _show_options(kind)
+
+
+def _show_kinds() -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("kind")
     table.add_column("from")
@@ -176,14 +195,11 @@ def _to_install(kind: str) -> str:
     return ""
 
 
-def show_sink(kind: str) -> None:
-    """List the options of a kind.
-
-    Raises:
-        LookupError: it is not installed.
-        MissingExtra: its client is not installed.
-    """
-    options = installed_sinks.load(kind).Options
+def _show_options(kind: str) -> None:
+    try:
+        options = installed_sinks.load(kind).Options
+    except installed_sinks.MissingExtra as error:
+        raise LookupError(f"{error}; {error.remedy}") from error
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("option", "type", "default", ""):
         table.add_column(column)

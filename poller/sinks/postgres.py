@@ -27,7 +27,7 @@ from poller.model import Record
 from poller.secrets import Secret
 from poller.sinks import Channel, SinkOptions
 from poller.sinks.postgres_rows import Rows, rows
-from poller.sinks.postgres_tables import VERSION, ddl, insert, literal, quoted, upgrades
+from poller.sinks.postgres_tables import SCHEMA, VERSION, checked, ddl, insert, literal, quoted, upgrades
 from poller.sinks.postgres_url import UNENCRYPTED, Address, encryption, parse
 from poller.sinks.tls import TlsOptions
 from poller.units import Duration
@@ -83,14 +83,7 @@ def _of_server(error: asyncpg.PostgresError, address: Address) -> SinkError:
     return BatchRejected(text) if code.startswith(_DATA) else SinkUnavailable(text)
 
 
-def _is_schema(name: str) -> str:
-    quoted(name)
-    if name.startswith("pg_"):
-        raise ValueError("names that begin with pg_ belong to PostgreSQL; choose another")
-    return name
-
-
-SchemaName = Annotated[str, AfterValidator(_is_schema)]
+SchemaName = Annotated[str, AfterValidator(checked)]
 
 
 class PostgresOptions(TlsOptions):
@@ -98,7 +91,7 @@ class PostgresOptions(TlsOptions):
 
     url: Secret = Field(description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full")
     schema_: SchemaName = Field(
-        "poller", alias="schema", description="Where the tables are; a schema of their own."
+        SCHEMA, alias="schema", description="Where the tables are; a schema of their own."
     )
     create: bool = Field(
         True,  # noqa: FBT003  # a field's default

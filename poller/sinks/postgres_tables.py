@@ -17,13 +17,26 @@ every unique key has to hold the time, a key of id and instant tells records apa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 VERSION: Final = 1
 NAME_BYTES: Final = 63  # PostgreSQL cuts longer names off without a word
 
-Layout = Literal["plain", "monthly", "timescale"]
+SCHEMA: Final = "poller"  # by default
+LAYOUTS: Final = ("plain", "monthly", "timescale")
 _TIMED = ("snapshots", "balances", "changes")
+
+
+def checked(schema: str) -> str:
+    """Return the name of a schema, if there can be such a one.
+
+    Raises:
+        ValueError: there cannot.
+    """
+    quoted(schema)
+    if schema.startswith("pg_"):
+        raise ValueError("names that begin with pg_ belong to PostgreSQL; choose another")
+    return schema
 
 
 def quoted(name: str) -> str:
@@ -51,7 +64,7 @@ def upgrades(schema: str) -> list[Sequence[str]]:
     return []
 
 
-def ddl(schema: str, layout: Layout = "plain") -> list[str]:
+def ddl(schema: str, layout: str = LAYOUTS[0]) -> list[str]:
     """Return the statements that make everything in a schema, to be run in one transaction."""
     s = quoted(schema)
     statements = [f"CREATE SCHEMA IF NOT EXISTS {s}", *_tables(s, layout), *_indexes(s), _latest(s)]
@@ -70,12 +83,19 @@ def ddl(schema: str, layout: Layout = "plain") -> list[str]:
     ]
 
 
-def script(schema: str, layout: Layout = "plain") -> str:
-    """Return the same as a script for psql: one transaction."""
+def script(schema: str, layout: str = LAYOUTS[0]) -> str:
+    """Return the same as a script for psql: one transaction.
+
+    Raises:
+        ValueError: there can be no such schema, or there is no such layout.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    checked(schema)
     return ";\n\n".join(("BEGIN", *ddl(schema, layout), "COMMIT")) + ";"
 
 
-def _tables(s: str, layout: Layout) -> list[str]:
+def _tables(s: str, layout: str) -> list[str]:
     is_timed = layout != "plain"
     time = ", observed_at" if is_timed else ""
     unique = "" if is_timed else " UNIQUE"
