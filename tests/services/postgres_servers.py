@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,14 +21,23 @@ CANARY = "canary-9f3b7c2e81d4"  # a password
 
 @dataclass
 class Database:
-    """A schema in a database; ``admin`` is a superuser's connection past the sink."""
+    """A schema in a database.
+
+    Attributes:
+        admin: a superuser's connection past the sinks.
+        made: sinks that are closed in the end, whatever happened.
+    """
 
     url: str
     schema: str
     admin: Any
+    made: list[PostgresSink] = field(default_factory=list)
 
     def sink(self, **options: Any) -> PostgresSink:
-        return make_sink(**{"url": self.url, "schema": self.schema, **options})
+        given = {"url": self.url, "schema": self.schema, **options}
+        sink = PostgresSink(PostgresOptions.model_validate({**given, "url": Secret(given["url"])}))
+        self.made.append(sink)
+        return sink
 
     async def make_tables(self) -> None:
         sink = self.sink()
@@ -59,17 +68,16 @@ class Database:
         return [row["pid"] for row in rows]
 
 
-def make_sink(**options: Any) -> PostgresSink:
-    return PostgresSink(PostgresOptions.model_validate({**options, "url": Secret(options["url"])}))
-
-
 @asynccontextmanager
 async def database(url: str, schema: str) -> AsyncIterator[Database]:
     """Give a name for a schema, and remove what was made under it."""
     admin = await asyncpg.connect(url)
+    there = Database(url, schema, admin)
     try:
-        yield Database(url, schema, admin)
+        yield there
     finally:
+        for sink in there.made:
+            await sink.close()
         if not admin.is_closed():
             await admin.execute(f"DROP SCHEMA IF EXISTS {quoted(schema)} CASCADE")
             await admin.close()
