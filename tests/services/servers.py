@@ -6,12 +6,17 @@ A test that needs one that is not there is skipped with what to start. In CI tha
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
+
+from poller.model import Record
+from poller.sinks import Sink
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,24 @@ POSTGRES = Service(
     "postgres", "POLLER_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/test", "start PostgreSQL"
 )
 MOSQUITTO = Service("mosquitto", "POLLER_TEST_MQTT", "mqtt://127.0.0.1:1883", "start mosquitto")
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at, for a server of a test's own."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+async def write_until_taken(sink: Sink, batch: Sequence[Record], *errors: type[Exception]) -> int:
+    """Write as the delivery loop does, again and again; return how often it failed."""
+    failures = 0
+    while True:
+        try:
+            await sink.write(batch)
+        except errors:
+            failures += 1
+            await asyncio.sleep(0.05)
+        else:
+            return failures

@@ -13,9 +13,9 @@ from poller.errors import SinkUnavailable
 from poller.sinks import mqtt as sink_module
 from poller.sinks import mqtt_connection
 from poller.testing.sink_contract import ids, make_records
-from tests.services.mosquittos import mosquitto, opened, subscribed, write_until_taken
+from tests.services.mosquittos import mosquitto, opened, subscribed
 from tests.services.proxy import Proxy, proxying
-from tests.services.servers import MOSQUITTO
+from tests.services.servers import MOSQUITTO, write_until_taken
 
 pytestmark = pytest.mark.real_time
 

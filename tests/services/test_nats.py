@@ -26,9 +26,8 @@ from tests.services.nats_servers import (
     messages,
     nats_server,
     opened,
-    write_until_taken,
 )
-from tests.services.servers import NATS
+from tests.services.servers import NATS, write_until_taken
 
 pytestmark = pytest.mark.real_time
 

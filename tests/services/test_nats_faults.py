@@ -21,10 +21,9 @@ from tests.services.nats_servers import (
     make_stream,
     nats_server,
     opened,
-    write_until_taken,
 )
 from tests.services.proxy import Proxy, proxying
-from tests.services.servers import NATS
+from tests.services.servers import NATS, write_until_taken
 
 pytestmark = pytest.mark.real_time
 

@@ -19,8 +19,7 @@ from poller.testing.sink_contract import ids, make_records
 from tests.services.postgres_private import pgbouncer, private_server
 from tests.services.postgres_servers import Database, database, until
 from tests.services.proxy import Proxy, proxying
-from tests.services.redis_servers import free_port
-from tests.services.servers import POSTGRES
+from tests.services.servers import POSTGRES, free_port
 
 pytestmark = pytest.mark.real_time
 

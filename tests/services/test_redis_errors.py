@@ -16,7 +16,8 @@ from poller.secrets import Secret
 from poller.sinks.redis import RedisOptions, RedisSink
 from poller.testing.sink_contract import ids, make_records
 from tests.exchange.certificates import Authority
-from tests.services.redis_servers import Server, free_port, serving, until
+from tests.services.redis_servers import Server, serving, until
+from tests.services.servers import free_port
 
 pytestmark = pytest.mark.real_time
 
