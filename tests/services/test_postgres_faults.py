@@ -19,7 +19,7 @@ from poller.testing.sink_contract import ids, make_records
 from tests.services.postgres_private import pgbouncer, private_server
 from tests.services.postgres_servers import Database, database, until
 from tests.services.proxy import Proxy, proxying
-from tests.services.servers import POSTGRES, free_port
+from tests.services.servers import POSTGRES, free_port, write_until_taken
 
 pytestmark = pytest.mark.real_time
 
@@ -107,7 +107,8 @@ async def test_sessions_that_an_operator_ends_are_renewed(there: Database) -> No
     records = make_records(3)
     sink = there.sink(url=f"{there.url}?application_name={there.schema}")
     for number in range(3):
-        await sink.write(records[number : number + 1])
+        # The client may not have heard of the end yet.
+        await write_until_taken(sink, records[number : number + 1], SinkUnavailable)
         [pid] = await there.sessions(there.schema)
         await there.fetch("SELECT pg_terminate_backend($1)", pid)
 
@@ -115,10 +116,7 @@ async def test_sessions_that_an_operator_ends_are_renewed(there: Database) -> No
             return pid not in await there.sessions(there.schema)
 
         await until(is_gone)
-    try:
-        await sink.write(records[2:])
-    except SinkUnavailable:  # the client may not have heard of the end yet
-        await sink.write(records[2:])
+    await write_until_taken(sink, records[2:], SinkUnavailable)
     assert await there.ids() == ids(records)
     await sink.close()
 
