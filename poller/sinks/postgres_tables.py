@@ -10,6 +10,10 @@ Everything lies in one schema:
 * ``latest``: a view with the balances of each account's last snapshot.
 * ``schema_version``: one row.
 
+The tables have fixed names in one schema, and no templates: a name made from a record would let data make
+tables, and who asks about all accounts would have to look for them. Accounts and labels are columns, with
+indexes; two fleets have two schemas.
+
 The same id always carries the same bytes, hence the same instant. So where tables are apart by time, and
 every unique key has to hold the time, a key of id and instant tells records apart just as the id alone does.
 """
@@ -67,7 +71,7 @@ def upgrades(schema: str) -> list[Sequence[str]]:
 def ddl(schema: str, layout: str = LAYOUTS[0]) -> list[str]:
     """Return the statements that make everything in a schema, to be run in one transaction."""
     s = quoted(schema)
-    statements = [f"CREATE SCHEMA IF NOT EXISTS {s}", *_tables(s, layout), *_indexes(s), _latest(s)]
+    statements = [f"CREATE SCHEMA IF NOT EXISTS {s}", *_tables(s, layout), *_indexes(s, layout), _latest(s)]
     if layout == "monthly":
         statements += _months(schema)
     if layout == "timescale":
@@ -162,8 +166,11 @@ def _tables(s: str, layout: str) -> list[str]:
     ]
 
 
-def _indexes(s: str) -> list[str]:
+def _indexes(s: str, layout: str) -> list[str]:
+    # A unique key, which is an index, has to hold the time.
+    by_order = [] if layout == "plain" else [f"CREATE INDEX snapshots_in_order ON {s}.snapshots (number)"]
     return [
+        *by_order,
         f"CREATE INDEX snapshots_by_number ON {s}.snapshots (account, number)",
         f"CREATE INDEX snapshots_by_time ON {s}.snapshots (account, observed_at)",
         f"CREATE INDEX snapshots_by_label ON {s}.snapshots USING gin (labels jsonb_path_ops)",

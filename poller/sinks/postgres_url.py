@@ -84,6 +84,8 @@ def parse(url: Secret) -> Address:
         raise ValueError(
             f"it cannot be read; write postgresql://USER:PASSWORD@HOST:5432/DATABASE, {_QUOTE}"
         ) from None
+    if "@" in found.path:  # then what stands before it is not the host, but a part of the password
+        raise ValueError(f"a host or port in it cannot be read; write HOST:5432, {_QUOTE}")
     if found.scheme not in {"postgresql", "postgres"}:
         raise ValueError("it has to begin with postgresql://")
     if found.fragment:

@@ -26,6 +26,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What a variable has to hold where not just any value will do.
 FITTING = {
     "AMQP_URL": "amqps://poller:value-of-AMQP_URL@rabbit.example:5671/desk",
+    "POSTGRES_URL": "postgresql://poller:value-of-POSTGRES_URL@db.example:5432/history?sslmode=verify-full",
     "REDIS_URL": "rediss://user:password@redis.example:6379/0",
 }
 KNOWN_LANGUAGES = {"", "console", "yaml", "json", "python", "toml", "sql"}

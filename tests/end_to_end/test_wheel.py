@@ -58,7 +58,7 @@ def test_the_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
         "stdout",
         *(["webhook"] if "webhook" in kinds else []),
     ]
-    for kind in ("redis", "nats", "amqp", "archive"):
+    for kind in ("redis", "nats", "amqp", "archive", "postgres"):
         assert re.search(
             rf"^{kind} +poller\.sinks\.{kind}:\w+ +pip install 'poller\[{kind}\]' *$", kinds, re.MULTILINE
         )
