@@ -14,6 +14,7 @@ from poller.budget import BudgetStatus
 from poller.checking import Checkup, ClockReading, Finding, KeyWatch
 from poller.clock import NS_PER_S, Clock, SystemClock
 from poller.config import Config, Secrets
+from poller.control import Serving, outbox_verbs, socket_path
 from poller.delivery import Delivery, DeliveryStatus
 from poller.delivery.calls import text
 from poller.errors import OutboxFailed, PollError, SinkNotOpened
@@ -89,7 +90,10 @@ class App:
             SinkNotOpened: a sink with ``on_start: fail`` could not be opened.
         """
         hurry = hurry or asyncio.Event()
-        async with self._assembly.open(sweep=False, observer=self._observer) as parts:
+        async with (
+            self._assembly.open(sweep=False, observer=self._observer) as parts,
+            Serving(socket_path(self._config.outbox.path), outbox_verbs(parts.outbox, self._clock)),
+        ):
             self._parts = parts
             try:
                 await self._run(parts, stop, hurry)

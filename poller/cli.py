@@ -6,82 +6,27 @@ Results go to stdout, logs and problems to stderr.
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import click
 import orjson
 
 from poller import __version__
-from poller.errors import ConfigError, EgressLocked, OutboxError, OutboxLocked, SinkNotOpened
-
-OK = 0
-FAILED = 1  # something that was asked for did not succeed, or is not so
-USAGE = 2  # the command line or the configuration has to be corrected
-SINK = 69  # a sink that has to be there when the daemon starts is not (EX_UNAVAILABLE)
-OUTBOX = 74  # the outbox cannot be used, or failed (EX_IOERR)
-LOCKED = 75  # another daemon owns the outbox or an egress address; try again when it is gone (EX_TEMPFAIL)
-
-EXIT_CODES = """\b
-Exit codes:
-  0    done
-  1    no: an account failed in a sweep, a key in a check, a fleet does not fit, the demo found a mismatch
-  2    the command line or the configuration has to be corrected
-  69   a sink with on_start: fail cannot be opened
-  74   the outbox cannot be used, or failed while running
-  75   another daemon owns the outbox or an egress address
-  130  a second Ctrl-C ended it at once (143: a second SIGTERM)"""
-
-
-def examples(*lines: str) -> str:
-    """Return an epilogue for --help that shows how the command is used."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-config_option = click.option(
-    "-c",
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=Path("accounts.yaml"),
-    show_default=True,
-    envvar="POLLER_CONFIG",
-    help="The configuration.",
+from poller.command_line import (
+    EXIT_CODES,
+    FAILED,
+    OK,
+    USAGE,
+    config_option,
+    examples,
+    exit_with,
+    reports_errors,
 )
-
-
-def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a user's mistake into a message and an exit code, never a traceback."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except ConfigError as error:
-            for problem in error.problems:
-                click.echo(f"error: {problem}", err=True)
-            count = len(error.problems)
-            _exit(USAGE, f"{count} problem{'s' if count > 1 else ''}; nothing was started")
-        except (OutboxLocked, EgressLocked) as error:
-            _exit(LOCKED, f"error: {error}")
-        except SinkNotOpened as error:
-            _exit(SINK, f"error: {error}")
-        except OutboxError as error:
-            _exit(OUTBOX, f"error: {error}")
-        except BrokenPipeError:
-            sys.stderr.close()  # whoever read us has gone; Python would complain while it ends
-            sys.exit(OK)
-
-    return wrapped
-
-
-def _exit(code: int, message: str) -> Never:
-    click.echo(message, err=True)
-    sys.exit(code)
+from poller.outbox_commands import outbox
 
 
 @click.group(
@@ -185,7 +130,7 @@ def check(*, path: Path, online: bool, as_json: bool, timeout_s: float) -> None:
     from poller.screens import show_configuration
 
     if as_json and not online:
-        _exit(USAGE, "error: --json shows what the exchange says; give it with --online")
+        exit_with(USAGE, "error: --json shows what the exchange says; give it with --online")
     config = load(path)
     secrets = read_secrets(config)
     if not as_json:
@@ -233,7 +178,7 @@ def plan(path: Path, **options: Any) -> None:
     try:
         fits = show_plan(config, **options)
     except ValueError as error:
-        _exit(USAGE, f"error: {error}")
+        exit_with(USAGE, f"error: {error}")
     sys.exit(OK if fits else FAILED)
 
 
@@ -321,9 +266,9 @@ def simulate(**options: Any) -> None:
     try:
         asyncio.run(serve(**options))
     except ValueError as error:
-        _exit(USAGE, f"error: {error}")
+        exit_with(USAGE, f"error: {error}")
     except OSError as error:
-        _exit(
+        exit_with(
             USAGE,
             f"error: {options['host']}:{options['port']}: {error.strerror}; choose another with --host and --port",
         )
@@ -352,7 +297,7 @@ def demo(accounts: int, duration_s: float, directory: Path) -> None:
         with quiet_logs():
             all_right = show_demo(directory, accounts=accounts, duration_s=duration_s)
     except DemoError as error:
-        _exit(USAGE, f"error: {error}")
+        exit_with(USAGE, f"error: {error}")
     sys.exit(OK if all_right else FAILED)
 
 
@@ -396,7 +341,10 @@ def sinks(kind: str | None, **options: str | None) -> None:
     try:
         show_sinks(kind, **options)
     except (LookupError, ValueError) as error:
-        _exit(USAGE, f"error: {error.args[0]}")
+        exit_with(USAGE, f"error: {error.args[0]}")
+
+
+main.add_command(outbox)
 
 
 @contextmanager

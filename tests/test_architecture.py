@@ -15,14 +15,15 @@ PACKAGE = Path(__file__).parents[1] / "poller"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"screens"},
-    {"check_screen", "demo", "plan_screen"},
+    {"outbox_commands"},
+    {"command_line", "screens"},
+    {"check_screen", "demo", "outbox_screen", "plan_screen"},
     {"app"},
     {"assembly"},
     {"config", "server", "simulator", "testing"},
     {"polling"},
     {"checking", "delivery", "outcomes", "stretching", "timekeeping"},
-    {"acceptance", "asyncapi", "maintenance"},
+    {"acceptance", "asyncapi", "control", "maintenance"},
     {
         "addresses",
         "budget",
@@ -87,7 +88,17 @@ def test_imports_point_down() -> None:
 
 def test_only_the_composition_root_and_above_know_the_configuration() -> None:
     knowing = {part_of(path) for path in modules() if "config" in imports(path)}
-    assert knowing <= {"app", "assembly", "check_screen", "cli", "config", "demo", "plan_screen", "screens"}
+    assert knowing <= {
+        "app",
+        "assembly",
+        "check_screen",
+        "cli",
+        "config",
+        "demo",
+        "outbox_commands",
+        "plan_screen",
+        "screens",
+    }
 
 
 def test_only_the_clock_reads_time() -> None:

@@ -26,7 +26,7 @@ def invoke(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_every_command_is_there() -> None:
-    assert COMMANDS == ["check", "demo", "once", "plan", "run", "schema", "simulate", "sinks"]
+    assert COMMANDS == ["check", "demo", "once", "outbox", "plan", "run", "schema", "simulate", "sinks"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

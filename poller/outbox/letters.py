@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from poller.outbox.tables import RECORD, record
 from poller.outbox.values import DeadLetter
 
-_LETTER = f"{RECORD}, refused_because, at_ns, again"
+LETTER = f"{RECORD}, refused_because, at_ns, again"
 
 
 def counts(db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, int]]:
@@ -48,10 +49,10 @@ def bury(db: sqlite3.Connection, sink: str, letters: Sequence[DeadLetter], now_n
 def oldest(db: sqlite3.Connection, sink: str, limit: int) -> list[DeadLetter]:
     """Return the dead letters of a sink that were put aside first."""
     rows = db.execute(
-        f"SELECT {_LETTER} FROM dead_letters WHERE sink = ? ORDER BY number LIMIT ?",  # noqa: S608  # constant
+        f"SELECT {LETTER} FROM dead_letters WHERE sink = ? ORDER BY number LIMIT ?",  # noqa: S608  # constant
         (sink, limit),
     )
-    return list(_each(rows))
+    return list(each(rows))
 
 
 def again(
@@ -61,11 +62,11 @@ def again(
     batch: list[DeadLetter] = []
     size_bytes = 0
     rows = db.execute(
-        f"SELECT {_LETTER} FROM dead_letters"  # noqa: S608  # constant
+        f"SELECT {LETTER} FROM dead_letters"  # noqa: S608  # constant
         " WHERE sink = ? AND again AND position > ? ORDER BY position LIMIT ?",
         (sink, after, max_records),
     )
-    for letter in _each(rows):
+    for letter in each(rows):
         size_bytes += len(letter.record.payload)
         if batch and size_bytes > max_bytes:
             break
@@ -122,6 +123,7 @@ def _each_id(db: sqlite3.Connection, statement: str, sink: str, ids: Iterable[st
     return sum(db.execute(statement, (sink, id_)).rowcount for id_ in ids)
 
 
-def _each(rows: sqlite3.Cursor) -> Iterator[DeadLetter]:
+def each(rows: Iterable[tuple[Any, ...]]) -> Iterator[DeadLetter]:
+    """Read rows that begin with the columns of ``LETTER``."""
     for row in rows:
         yield DeadLetter(record(*row[:7]), row[7], row[8], bool(row[9]))

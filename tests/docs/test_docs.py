@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import click
 import jsonschema
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -134,9 +135,11 @@ def test_commands_exist_and_take_what_is_shown() -> None:
         words = line.removeprefix("$ ").partition("#")[0].split()
         if words[0] == "poller":
             assert words[1] in main.commands, line
-            known = {name for parameter in main.commands[words[1]].params for name in parameter.opts} | {
-                "--help"
-            }
+            command = main.commands[words[1]]
+            if isinstance(command, click.Group):
+                assert words[2] in command.commands, line
+                command = command.commands[words[2]]
+            known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
             assert {word for word in words[2:] if word.startswith("-")} <= known, line
         elif words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
