@@ -58,6 +58,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         "secrets/sub-001.key": b"made-up-key-1\n",
         "secrets/sub-001.pem": pem,
         "secrets/sub-001.passphrase": b"made up\n",
+        "secrets/hook.txt": b"Bearer made-up\n",
     }
     for name, content in files.items():
         path = tmp_path / name
@@ -66,6 +67,9 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         path.write_bytes(content)
     for name in ("TREASURY_KEY", "TREASURY_SECRET", "MORE_KEY", "MORE_SECRET"):
         monkeypatch.setenv(name, f"made-up-{name}")
+    monkeypatch.setenv("WEBHOOK_URL", "https://example.com/hooks/T0ken")
+    for name in ("WEBHOOK_SECRET", "WEBHOOK_PREVIOUS_SECRET"):
+        monkeypatch.setenv(name, "whsec_" + 10 * "made")
     monkeypatch.setenv("FRANKFURT_PROXY", "http://user:password@proxy.example:3128")
     return load(tmp_path / "accounts.yaml")
 
@@ -89,7 +93,7 @@ def test_the_example_loads_with_its_secrets(example: Config) -> None:
         "more": "hmac",
     }
     assert list(secrets.proxies) == ["frankfurt"]
-    assert list(secrets.sink_options) == ["history", "audit", "console"]
+    assert list(secrets.sink_options) == ["history", "audit", "hook", "console"]
 
 
 def test_where_the_example_can_show_a_default_it_does(example: Config) -> None:

@@ -29,6 +29,9 @@ FITTING = {
     "AMQP_URL": "amqps://poller:value-of-AMQP_URL@rabbit.example:5671/desk",
     "POSTGRES_URL": "postgresql://poller:value-of-POSTGRES_URL@db.example:5432/history?sslmode=verify-full",
     "REDIS_URL": "rediss://user:password@redis.example:6379/0",
+    "WEBHOOK_PREVIOUS_SECRET": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+    "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "WEBHOOK_URL": "https://example.com/hooks/T0ken",
 }
 KNOWN_LANGUAGES = {"", "console", "yaml", "json", "python", "toml", "sql"}
 
