@@ -16,8 +16,8 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, Protocol
 
 TOLERANCE_S: Final = 300.0
 
@@ -43,9 +43,17 @@ class InvalidWebhook(Exception):
         self.reason = reason
 
 
+class Headers(Protocol):
+    """What servers and frameworks give as headers: a dictionary, or what is like one."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return names and values."""
+        ...
+
+
 def verify(
     body: bytes,
-    headers: Mapping[str, str],
+    headers: Headers,
     secrets: str | Sequence[str],
     *,
     now: float,
@@ -116,7 +124,7 @@ def check_signing_secret(secret: str) -> None:
     _signature(secret, b"")
 
 
-def _given(headers: Mapping[str, str]) -> dict[str, str]:
+def _given(headers: Headers) -> dict[str, str]:
     given: dict[str, str] = {}
     for name, value in headers.items():
         key = name.lower()
