@@ -121,6 +121,13 @@ async def test_names_that_the_system_takes_for_loopback_are_not_resolved(host: s
         await resolver.resolve(host, 9)
 
 
+async def test_a_name_that_leads_to_several_places_inside_has_to_be_repaired() -> None:
+    with connects() as seen:
+        text = await broken(make_sink("https://hooks.example/", resolver=Names(["10.0.0.1", "fd00::1"])))
+    assert seen == []
+    assert "its address is not one to connect to" in text
+
+
 async def test_a_name_that_is_bound_anew_between_two_connections() -> None:
     """The first answer is public; the one that the connection would be made with is not."""
     async with answering(reply()) as canary:
