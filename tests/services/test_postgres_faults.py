@@ -199,7 +199,7 @@ async def test_nobody_listens(there: Database) -> None:
 
 
 async def test_a_replica_that_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time-out of the statement or a cancellation would end the wait and call it committed."""
+    """The server takes a request to cancel as the end of the wait, and calls the batch committed."""
     monkeypatch.setattr("poller.sinks.postgres.ANSWER_TIMEOUT_S", 0.2)
     monkeypatch.setattr("poller.sinks.postgres.CONNECT_TIMEOUT_S", 1.0)
     records = make_records(4)
@@ -234,6 +234,20 @@ async def test_a_replica_that_does_not_answer_is_waited_for(monkeypatch: pytest.
         await sink.write(records)
         assert await there.ids() == ids(records)
         await sink.close()
+
+
+async def test_a_daemon_that_fell_silent_holds_the_others_up_for_a_while_only(
+    there: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.sinks.postgres.IDLE_TIMEOUT_S", 0.3)
+    records = make_records(3)
+    silent, other = there.sink(), there.sink()
+    await silent.open()
+    await silent._begin()  # and then nothing, as of a process that was stopped, or behind a cut cable
+    await other.write(records[:2])
+    assert await there.ids() == ids(records[:2])
+    await silent.write(records)
+    assert await there.ids() == ids(records)
 
 
 async def test_pgbouncer_that_gives_every_transaction_another_session() -> None:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from poller.cli import main
+from poller.errors import SinkBroken
 from poller.testing.sink_contract import ids, make_records
 from tests.services.pages import SINK_PAGES, blocks, running_page
 from tests.services.postgres_servers import Database, database, role
@@ -123,6 +124,9 @@ async def test_months_are_added_and_dropped(there: Database) -> None:
     await sink.write(records)
     assert await there.ids() == ids(records)
     assert (await there.fetch("SELECT count(*) FROM poller.balances_rest"))[0][0] == 10
+    await there.execute("DROP TABLE poller.snapshots_rest")
+    with pytest.raises(SinkBroken, match=r"no partition .*23514.*; make the partition"):
+        await sink.write(records)
 
 
 async def test_the_least_rights_are_those_that_the_page_grants(there: Database) -> None:
