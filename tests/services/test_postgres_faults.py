@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +14,11 @@ import pytest
 
 from poller.delivery.calls import CANCEL_PATIENCE_S
 from poller.errors import SinkUnavailable
+from poller.model import Record
 from poller.sinks.postgres import PostgresSink
 from poller.testing.sink_contract import ids, make_records
 from tests.services.postgres_private import pgbouncer, private_server
-from tests.services.postgres_servers import Database, database, until
+from tests.services.postgres_servers import Database, database, role, until
 from tests.services.proxy import Proxy, proxying
 from tests.services.servers import POSTGRES, free_port, write_until_taken
 
@@ -236,6 +237,21 @@ async def test_a_replica_that_does_not_answer_is_waited_for(monkeypatch: pytest.
         await sink.close()
 
 
+@pytest.mark.parametrize(
+    ("default", "used"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")]
+)
+async def test_a_commit_is_synced_to_the_servers_disk_at_least(
+    there: Database, default: str, used: str
+) -> None:
+    async with role(there, f"SET synchronous_commit = {default}", "SUPERUSER") as url:
+        sink = there.sink(url=url)
+        await sink.open()
+        assert await sink._connection.fetchval("SHOW synchronous_commit") == default
+        await sink._begin()
+        assert await sink._connection.fetchval("SHOW synchronous_commit") == used
+        await sink.close()
+
+
 async def test_a_daemon_that_fell_silent_holds_the_others_up_for_a_while_only(
     there: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +262,7 @@ async def test_a_daemon_that_fell_silent_holds_the_others_up_for_a_while_only(
     await silent._begin()  # and then nothing, as of a process that was stopped, or behind a cut cable
     await other.write(records[:2])
     assert await there.ids() == ids(records[:2])
-    await silent.write(records)
+    await write_until_taken(silent, records, SinkUnavailable)
     assert await there.ids() == ids(records)
 
 

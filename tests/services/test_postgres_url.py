@@ -1,4 +1,4 @@
-"""Encrypted connections of the postgres sink: ``sslmode`` means what it means to every PostgreSQL client."""
+"""What the postgres sink makes of its URL at real servers: ``sslmode``, several hosts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from poller.errors import SinkBroken
+from poller.errors import SinkBroken, SinkUnavailable
+from poller.testing.sink_contract import ids, make_records
 from tests.services.postgres_private import private_server
 from tests.services.postgres_servers import database
+from tests.services.redis_servers import free_port
 from tests.services.tls_files import tls_files
 
 pytestmark = pytest.mark.real_time
@@ -69,3 +71,19 @@ async def test_tls_with_a_server_that_speaks_none() -> None:
     async with private_server() as server, database(server.url, "poller") as there:
         with pytest.raises(SinkBroken, match="the server does not speak TLS"):
             await there.sink(url=f"{server.url}?sslmode=require").open()
+
+
+async def test_of_several_servers_the_one_that_takes_writes_is_used() -> None:
+    read_only = "default_transaction_read_only = on"
+    async with (
+        private_server(read_only) as standby,
+        private_server() as primary,
+        database(primary.url, "poller") as there,
+    ):
+        hosts = ",".join(f"127.0.0.1:{port}" for port in (free_port(), standby.port, primary.port))
+        sink = there.sink(url=f"postgresql://postgres@{hosts}/postgres")
+        await sink.write(make_records(2))
+        assert await there.ids() == ids(make_records(2))
+        others = ",".join(f"127.0.0.1:{port}" for port in (free_port(), standby.port))
+        with pytest.raises(SinkUnavailable):
+            await there.sink(url=f"postgresql://postgres@{others}/postgres").open()
