@@ -1,9 +1,9 @@
 """Produce records to a Kafka topic, keyed by account.
 
 ``write`` returns when every record was acknowledged with ``acks=all``: it is in the logs of all replicas
-that are in sync. How many those are is the topic's ``min.insync.replicas``: with 1, or without
-``flush.messages``, the loss of machines at one time can lose what was acknowledged. Retention and
-compaction of the topic delete records, whoever has read them or not.
+that are in sync, at least ``min.insync.replicas`` of the topic. Brokers acknowledge what the operating
+system has, not the disk: the loss of all those replicas at one time loses records, and with one replica
+a power cut does. Retention and compaction of the topic delete records, read or not.
 
 The producer is idempotent: what it sends again by itself is stored once. A restart, or an error after
 which it is built anew, lets records come again, with the same ids; consumers leave out ids that they
@@ -16,8 +16,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import ssl
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 import aiokafka
 from aiokafka import errors
@@ -26,21 +26,68 @@ from poller.errors import SinkBroken, SinkError, SinkRejected, SinkUnavailable
 from poller.model import Kind, Record
 from poller.sinks import Channel, SinkOptions
 from poller.sinks.kafka_client import Complaints, end
-from poller.sinks.kafka_errors import FOLLOWS, TOO_LARGE, classified
 from poller.sinks.kafka_options import KafkaOptions
 from poller.sinks.messages import message
 from poller.sinks.tls import ssl_context
 
 REQUEST_TIMEOUT_S = 8.0  # of one request, and longest wait for a topic to appear
 PATIENCE = 1.5  # so many of those a call lasts before it is given up, and goes on when it comes again
-STALLED = 4.0  # after so many without any acknowledgement the producer is built anew
+GIVEN_UP = 3  # calls for one batch in a row, and the producer is built anew: it may be stuck
 RETRY_BACKOFF_MS = 200
 SMALLEST_BATCH_BYTES = 16 * 1024
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
+# What does not pass by itself, and what somebody has to do about it. Everything else is transient.
+_BROKEN: Final[Mapping[type[BaseException], str]] = {
+    errors.UnknownTopicOrPartitionError: (
+        "create the topic, or let brokers create topics (auto.create.topics.enable)"
+    ),
+    errors.InvalidTopicError: "give 'topic' another name",
+    errors.TopicAuthorizationFailedError: "allow our user to Describe and Write the topic",
+    errors.ClusterAuthorizationFailedError: "allow our user IdempotentWrite on the cluster",
+    errors.SaslAuthenticationFailed: "check 'user' and 'password'",
+    errors.AuthenticationFailedError: "check 'user' and 'password'",
+    errors.UnsupportedSaslMechanismError: "set 'sasl' to a mechanism that the brokers offer",
+    errors.IllegalSaslStateError: "name a listener for SASL in 'bootstrap', or leave 'sasl' out",
+    errors.AuthenticationMethodNotSupported: "set 'sasl' to a mechanism that the brokers offer",
+    errors.SecurityDisabled: "name a listener for SASL in 'bootstrap', or leave 'sasl' out",
+    errors.UnsupportedVersionError: "use brokers of version 0.11 or later",
+    errors.IncompatibleBrokerVersion: (
+        "use brokers of version 0.11 or later; if this is about SASL, name a listener that has it, or leave 'sasl' out"
+    ),
+    errors.UnrecognizedBrokerVersion: "use brokers of version 0.11 or later",
+    errors.UnsupportedForMessageFormatError: "set the topic's message.format.version to 0.11 or later",
+    errors.UnsupportedCodecError: "set 'compression' to what the brokers understand",
+    errors.PolicyViolationError: "see the brokers' policy",
+    # Of a whole batch, and no record is wrong: they are as old as the outage that held them up.
+    errors.InvalidTimestampError: (
+        "raise the topic's message.timestamp.before.max.ms, or set its message.timestamp.type to LogAppendTime"
+    ),
+    ssl.SSLCertVerificationError: "name the authority of the brokers' certificates as 'ca'",
+}
+_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError, errors.RecordTooLargeError)
+# What follows in a partition once the producer's count of it has a hole.
+_FOLLOWS = (errors.OutOfOrderSequenceNumber, errors.UnknownProducerId)
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+
+
+def classified(error: BaseException, where: str, text: str = "") -> SinkError:
+    """Return what an error of the client means. ``text`` is said of it instead of its own words."""
+    said = f"{where}: {text or str(error) or type(error).__name__}"
+    for kind, remedy in _BROKEN.items():
+        if isinstance(error, kind):
+            return SinkBroken(f"{said}; {remedy}")
+    if isinstance(error, ssl.SSLError):
+        reason = error.reason or ""
+        if reason in _NO_TLS:
+            return SinkBroken(f"{said}; name a port that speaks TLS in 'bootstrap', or leave 'tls' out")
+        if "ALERT" in reason:
+            return SinkBroken(f"{said}; the brokers refuse our side of TLS: check 'certificate'")
+    return SinkUnavailable(said)
+
 
 class KafkaSink:
-    """Writes with one producer, which is built anew after any error that it does not retry itself."""
+    """Writes with one producer, which is built anew after any error that it does not retry by itself."""
 
     Options: ClassVar[type[SinkOptions]] = KafkaOptions
 
@@ -54,7 +101,7 @@ class KafkaSink:
         # What was sent of the batch that is being written, by id. A call that is given up or cancelled
         # leaves it: the producer goes on, and the same batch is not sent a second time behind itself.
         self._sent: dict[str, asyncio.Future[Any]] = {}
-        self._progress_s = 0.0  # the loop's time at the last acknowledgement
+        self._given_up = 0  # calls for the batch that were
         self._batch_bytes = options.max_message
         self._is_one_by_one = False  # a batch was too large, and which record of it is to be found out
 
@@ -99,6 +146,11 @@ class KafkaSink:
         with self._complaints.heard():
             self._complaints.clear()
             self._forget_all_but({record.id for record in batch})
+            self._given_up = self._given_up + 1 if self._sent else 0
+            # Behind what failed in the meantime nothing may be sent.
+            if self._given_up >= GIVEN_UP or any(_is_failed(future) for future in self._sent.values()):
+                self._given_up = 0
+                await self._begin_anew(batch)
             # Once more at most: one by one.
             while (refused := await self._attempt(batch)) is None:
                 pass
@@ -155,7 +207,6 @@ class KafkaSink:
             await end(producer)
             raise
         self._producer = producer
-        self._progress_s = asyncio.get_running_loop().time()
 
     async def _end(self) -> None:
         producer, self._producer = self._producer, None
@@ -170,7 +221,6 @@ class KafkaSink:
         if self._producer is None:
             await self._start()
         refused: dict[str, str] = {}
-        settled_before = self._settled()
         topic = ""
         try:
             async with asyncio.timeout(self._patience_s):
@@ -181,18 +231,11 @@ class KafkaSink:
                 if self._sent:
                     await asyncio.wait(self._sent.values())
         except TimeoutError as error:
-            now_s = asyncio.get_running_loop().time()
-            if self._settled() > settled_before:
-                self._progress_s = now_s
-            found = self._reason(error)
-            if now_s - self._progress_s > STALLED * self._request_timeout_s:
-                await self._begin_anew(batch)
-            raise found from error
+            raise self._reason(error) from error
         except Exception as error:
             found = await self._meaning(error, topic)
             await self._begin_anew(batch)
             raise found from error
-        self._progress_s = asyncio.get_running_loop().time()
         return await self._judge(batch, refused)
 
     async def _send(self, record: Record, topic: str) -> str:
@@ -213,29 +256,25 @@ class KafkaSink:
         return ""
 
     async def _judge(self, batch: Sequence[Record], refused: dict[str, str]) -> dict[str, str] | None:
-        failed = {sent: error for sent, future in self._sent.items() if (error := future.exception())}
-        if not failed:
-            return refused
-        too_large = {sent: error for sent, error in failed.items() if isinstance(error, TOO_LARGE)}
-        others = [
-            error
-            for sent, error in failed.items()
-            if sent not in too_large and not isinstance(error, FOLLOWS)
-        ]
-        if not others and too_large and not self._is_one_by_one:
-            await self._begin_anew(batch)
+        """Look at how the records ended. Returns as ``_attempt`` does."""
+        failed = {
+            record.id: error
+            for record in batch
+            if record.id in self._sent and (error := self._sent[record.id].exception()) is not None
+        }
+        too_large = {key: str(error) for key, error in failed.items() if isinstance(error, _TOO_LARGE)}
+        if len(too_large) == len(failed) and (not failed or self._is_one_by_one):
+            return refused | too_large
+        await self._begin_anew(batch)
+        others = [error for error in failed.values() if not isinstance(error, _TOO_LARGE + _FOLLOWS)]
+        if too_large and not others:
             self._is_one_by_one = True
             return None
-        if len(too_large) == len(failed):
-            return refused | {sent: str(error) for sent, error in too_large.items()}
-        await self._begin_anew(batch)
         meanings = [classified(error, self._where) for error in others or failed.values()]
-        worst = next((found for found in meanings if isinstance(found, SinkBroken)), meanings[0])
-        raise worst from None
+        raise next((found for found in meanings if isinstance(found, SinkBroken)), meanings[0])
 
     async def _begin_anew(self, batch: Sequence[Record]) -> None:
         """End the producer. Of each account everything from its first record on that is not stored goes again."""
-        await self._end()
         again: set[str] = set()
         stored: set[str] = set()
         for record in batch:
@@ -244,13 +283,15 @@ class KafkaSink:
             else:
                 stored.add(record.id)
         self._forget_all_but(stored)
+        await self._end()
 
     def _forget_all_but(self, ids: set[str]) -> None:
-        for sent in self._sent.keys() - ids:
-            self._sent.pop(sent).add_done_callback(_look_at)
-
-    def _settled(self) -> int:
-        return sum(future.done() for future in self._sent.values())
+        for key in self._sent.keys() - ids:
+            future = self._sent.pop(key)
+            if future.done():
+                _look_at(future)
+            else:
+                future.add_done_callback(_look_at)
 
     async def _meaning(self, error: Exception, topic: str) -> SinkError:
         """Return what an error means that may be about a topic."""
@@ -264,10 +305,7 @@ class KafkaSink:
                 pass
             if not is_asked:
                 return SinkUnavailable(f"{self._where}: {self._complaints.text or 'no broker answers'}")
-            said = self._complaints.text
-            if "not a valid topic name" in said:  # the client says so to its log alone
-                return classified(errors.InvalidTopicError(), self._where, said)
-            return classified(error, self._where, said or f"there is no topic {topic!r}")
+            return classified(error, self._where, self._complaints.text or f"there is no topic {topic!r}")
         return self._reason(error)
 
     def _reason(self, error: BaseException) -> SinkError:
@@ -303,7 +341,11 @@ def _timestamp_ms(record: Record) -> int:
 
 
 def _is_stored(future: asyncio.Future[Any] | None) -> bool:
-    return future is not None and future.done() and not future.cancelled() and future.exception() is None
+    return future is not None and future.done() and not _is_failed(future)
+
+
+def _is_failed(future: asyncio.Future[Any]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Options of the ``kafka`` sink."""
+"""What can be written about a ``kafka`` sink, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from poller.sinks.templates import Template, spelled
 from poller.sinks.tls import TlsOptions
 from poller.units import Size
 
-HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+
+Topic = Annotated[Template, AfterValidator(spelled(r"[A-Za-z0-9._-]*", "a topic", longest_bytes=249))]
 
 
 class KafkaOptions(MessageOptions, TlsOptions):
@@ -23,9 +25,7 @@ class KafkaOptions(MessageOptions, TlsOptions):
     bootstrap: tuple[str, ...] = Field(
         min_length=1, description="Brokers to ask first, each as host:port; two or three of them."
     )
-    topic: Annotated[Template, AfterValidator(spelled(r"[A-Za-z0-9._-]*", "a topic", longest_bytes=249))] = (
-        Field(Template("balances"), description="The topic, fields of the record in braces.")
-    )
+    topic: Topic = Field(Template("balances"), description="The topic, fields of the record in braces.")
     client_id: str = Field(
         "poller", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="How we are called in the brokers' logs."
     )
@@ -50,7 +50,7 @@ class KafkaOptions(MessageOptions, TlsOptions):
     @classmethod
     def _are_addresses(cls, bootstrap: tuple[str, ...]) -> tuple[str, ...]:
         for address in bootstrap:
-            match = HOST.fullmatch(address)
+            match = _ADDRESS.fullmatch(address)
             if match is None or not 0 < int(match[2]) < 1 << 16:
                 raise ValueError(f"{address!r} is not an address; write host:port, such as kafka-1:9092")
         return bootstrap

@@ -1,8 +1,9 @@
 """A Kafka cluster for tests: the mock cluster that librdkafka brings along, in a process of its own.
 
 It speaks the real protocol over real sockets, groups included, and can be told to refuse, to be slow and
-to lose brokers; what it does not do is to de-duplicate what an idempotent producer sends again, to check
-sizes of messages, and TLS and SASL. It keeps the last 5 MB of a partition in memory.
+to lose brokers. What it does not do: to de-duplicate what an idempotent producer sends again, to check
+sizes of messages, TLS, SASL, and to let anybody join a group whose last member has left. It keeps the last
+5 MB of a partition in memory.
 
 Python's binding does not pass the mock's controls on, so the child calls the library itself.
 """
@@ -24,7 +25,7 @@ from typing import Any
 PRODUCE, METADATA, INIT_PRODUCER_ID = 0, 3, 22  # keys of the protocol's requests
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0
-QUIET_S = 0.5  # nothing more is read for so long, and every partition's end was reported
+READ_S = 0.05  # for messages to gather
 
 
 class KafkaCluster:
@@ -104,9 +105,8 @@ class KafkaCluster:
             deadline = time.monotonic() + PATIENCE_S
             while open_ends:
                 assert time.monotonic() < deadline, f"the ends of {open_ends} were not reached"
-                for message in consumer.consume(1000, timeout=QUIET_S):
-                    error = message.error()
-                    if error is None:
+                for message in consumer.consume(1000, timeout=READ_S):
+                    if (error := message.error()) is None:
                         found.append(message)
                     elif error.code() == KafkaError._PARTITION_EOF:
                         open_ends.discard(message.partition())
@@ -154,9 +154,9 @@ def _library() -> ctypes.CDLL:
 
 def _serve(brokers: int) -> None:
     library = _library()
-    client = ctypes.c_void_p(
-        library.rd_kafka_new(0, ctypes.c_void_p(library.rd_kafka_conf_new()), None, ctypes.c_size_t(0))
-    )
+    settings = ctypes.c_void_p(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(settings, b"log_level", b"0", None, ctypes.c_size_t(0))
+    client = ctypes.c_void_p(library.rd_kafka_new(0, settings, None, ctypes.c_size_t(0)))
     cluster = ctypes.c_void_p(library.rd_kafka_mock_cluster_new(client, brokers))
     print(json.dumps(library.rd_kafka_mock_cluster_bootstraps(cluster).decode().split(",")), flush=True)
     for line in sys.stdin:

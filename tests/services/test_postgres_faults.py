@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,6 @@ import pytest
 
 from poller.delivery.calls import CANCEL_PATIENCE_S
 from poller.errors import SinkUnavailable
-from poller.model import Record
 from poller.sinks.postgres import PostgresSink
 from poller.testing.sink_contract import ids, make_records
 from tests.services.postgres_private import pgbouncer, private_server

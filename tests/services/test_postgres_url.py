@@ -11,7 +11,7 @@ from poller.errors import SinkBroken, SinkUnavailable
 from poller.testing.sink_contract import ids, make_records
 from tests.services.postgres_private import private_server
 from tests.services.postgres_servers import database
-from tests.services.redis_servers import free_port
+from tests.services.servers import free_port
 from tests.services.tls_files import tls_files
 
 pytestmark = pytest.mark.real_time
