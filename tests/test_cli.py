@@ -86,6 +86,26 @@ def test_an_unknown_sink_is_a_mistake_with_a_remedy() -> None:
     assert err == f"error: unknown kind 'jsnl'; installed: {', '.join(sorted(installed()))}\n"
 
 
+def test_the_sql_of_the_postgres_sink_is_printed() -> None:
+    code, out, err = invoke("sinks", "sql", "--schema", 'desk "a"')
+    assert (code, err) == (0, "")
+    assert out.startswith('BEGIN;\n\nCREATE SCHEMA IF NOT EXISTS "desk ""a""";\n')
+    assert out.endswith("COMMIT;\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sql", "--layout", "weekly"), "unknown layout 'weekly'; there are plain, monthly, timescale"),
+        (("sql", "--schema", "pg_desk"), "names that begin with pg_ belong to PostgreSQL; choose another"),
+        (("jsonl", "--schema", "desk"), "--schema and --layout are for 'poller sinks sql'"),
+        (("--layout", "plain"), "--schema and --layout are for 'poller sinks sql'"),
+    ],
+)
+def test_sql_that_cannot_be_printed_is_a_mistake_with_a_remedy(words: tuple[str, ...], said: str) -> None:
+    assert invoke("sinks", *words) == (2, "", f"error: {said}\n")
+
+
 @pytest.mark.parametrize("command", ["run", "once", "check", "plan"])
 def test_a_missing_configuration_is_a_mistake_with_a_remedy(command: str, tmp_path: Path) -> None:
     code, out, err = invoke(command, "-c", str(tmp_path / "accounts.yaml"))
