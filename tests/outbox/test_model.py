@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from poller.metrics import Metrics
 from poller.model import Baseline, Record
 from poller.outbox import DeadLetter, Outbox
+from poller.outbox.values import Discard, Revive, Rewind, Skip
 from poller.testing.sink_contract import make_records
 from poller.testing.virtual_time import VirtualClock, VirtualTimeLoop
 
@@ -34,8 +35,13 @@ class Model:
     baselines: dict[str, Baseline] = field(default_factory=dict)
     cursors: dict[str, int] = field(default_factory=dict)
     configured: frozenset[str] = frozenset()
-    dead: dict[str, list[str]] = field(default_factory=dict)
+    dead: dict[str, list[str]] = field(default_factory=dict)  # ids, in the order they were put aside
+    again: dict[str, set[str]] = field(default_factory=dict)  # those of them to be delivered again
+    dropped: dict[str, int] = field(default_factory=dict)
     egress: dict[str, bytes] = field(default_factory=dict)
+
+    def position(self, record_id: str) -> int:
+        return next(place for place, record in enumerate(self.records, 1) if record.id == record_id)
 
     def deletable(self, at_s: float) -> int:
         """How many of the oldest records may be gone at a time."""
@@ -95,6 +101,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.run(self.outbox.register(dict.fromkeys(sinks, start)))
         for sink in sinks - self.model.cursors.keys():
             self.model.cursors[sink] = first - 1 if start == "oldest" else len(self.model.records)
+            self.model.dropped[sink] = 0
         self.model.configured = frozenset(sinks)
 
     @precondition(lambda self: self.model.configured)
@@ -112,6 +119,58 @@ class OutboxMachine(RuleBasedStateMachine):
         self.run(self.outbox.acknowledge(sink, position, dead))
         self.model.cursors[sink] = max(cursor, position)
         self.model.dead.setdefault(sink, []).extend(letter.record.id for letter in dead)
+
+    @precondition(lambda self: self.model.configured)
+    @rule(data=st.data(), share=st.floats(0.0, 1.0))
+    def rewind(self, data: st.DataObject, share: float) -> None:
+        sink = data.draw(st.sampled_from(sorted(self.model.configured)))
+        first = self.outbox.stats().first_position
+        before = self.model.cursors[sink]
+        after = max(round(share * len(self.model.records)), first - 1)
+        rewound = self.run(self.outbox.write(Rewind(sink, after)))
+        if after >= before:
+            assert (rewound.records, rewound.letters) == (0, 0)
+            return
+        back = [i for i in self.model.dead.get(sink, []) if self.model.position(i) > after]
+        assert (rewound.before, rewound.after) == (before, after)
+        assert (rewound.records, rewound.letters) == (before - after, len(back))
+        self.model.cursors[sink] = after
+        self.model.dead[sink] = [i for i in self.model.dead.get(sink, []) if i not in back]
+        self.model.again.setdefault(sink, set()).difference_update(back)
+
+    @precondition(lambda self: self.model.configured)
+    @rule(data=st.data())
+    def skip(self, data: st.DataObject) -> None:
+        sink = data.draw(st.sampled_from(sorted(self.model.configured)))
+        waiting = len(self.model.records) - self.model.cursors[sink]
+        assert self.run(self.outbox.write(Skip(sink))) == waiting
+        self.model.cursors[sink] = len(self.model.records)
+        self.model.dropped[sink] += waiting
+
+    @precondition(lambda self: any(self.model.dead.values()))
+    @rule(data=st.data(), what=st.sampled_from(["revive", "discard", "taken", "refused"]))
+    def letters(self, data: st.DataObject, what: str) -> None:
+        sink = data.draw(st.sampled_from(sorted(sink for sink, dead in self.model.dead.items() if dead)))
+        chosen = data.draw(st.lists(st.sampled_from(self.model.dead[sink]), unique=True, min_size=1))
+        again = self.model.again.setdefault(sink, set())
+        match what:
+            case "revive":
+                assert self.run(self.outbox.write(Revive(sink, tuple(chosen)))) == len(set(chosen) - again)
+                again.update(chosen)
+            case "discard":
+                assert self.run(self.outbox.write(Discard(sink, tuple(chosen)))) == len(chosen)
+                self.model.dropped[sink] += len(chosen)
+            case "taken":
+                self.run(self.outbox.settle(sink, chosen, []))
+            case "refused":
+                letters = [
+                    each for each in self.run(self.outbox.dead_letters(sink)) if each.record.id in chosen
+                ]
+                self.run(self.outbox.settle(sink, [], [replace(each, reason="still no") for each in letters]))
+                again.difference_update(chosen)
+        if what in {"discard", "taken"}:
+            self.model.dead[sink] = [i for i in self.model.dead[sink] if i not in chosen]
+            again.difference_update(chosen)
 
     @rule(name=st.sampled_from(["default", "nat-b"]), state=st.binary(max_size=20))
     def put_egress(self, name: str, state: bytes) -> None:
@@ -159,6 +218,10 @@ class OutboxMachine(RuleBasedStateMachine):
                 assert self.run(self.outbox.next_batch(sink, **ALL)) == waiting
             dead = self.run(self.outbox.dead_letters(sink))
             assert [letter.record.id for letter in dead] == self.model.dead.get(sink, [])
+            flagged = {letter.record.id for letter in dead if letter.again}
+            assert flagged == self.model.again.get(sink, set())
+            assert self.outbox.again(sink) == len(flagged)
+            assert self.outbox.stats().dropped[sink] == self.model.dropped[sink]
 
     @invariant()
     def deletes_what_may_go_and_nothing_else(self) -> None:
