@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.services.sasl_broker import REASON, sasl_broker
 
 from poller.errors import SinkBroken, SinkError, SinkUnavailable
 from poller.secrets import Secret
@@ -20,6 +19,7 @@ from poller.testing.sink_contract import ids, make_records
 from tests.exchange.certificates import Authority
 from tests.services.kafka_cluster import kafka_cluster
 from tests.services.proxy import Proxy
+from tests.services.sasl_broker import REASON, sasl_broker
 
 pytestmark = pytest.mark.real_time
 
