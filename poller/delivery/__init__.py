@@ -140,6 +140,7 @@ class Delivery:
         self._delivered = 0
         self._dead_letters = 0
         self._refused_in_a_row = 0
+        self._again = 0  # dead letters to be delivered again, when they were read
 
     async def open(self) -> None:
         """Open the sink, with a single try; ``run`` does it by itself, again and again.
@@ -167,14 +168,16 @@ class Delivery:
                 if self._outbox.backlog(self.name):
                     batch = await self._gather()
                     dead = await self._deliver([record for record in batch if self._settings.wants(record)])
-                    if dead is not None:
+                    if batch and dead is not None:
                         await self._acknowledge(batch[-1].position, dead)
+                self._moved.set()  # also if somebody else moved the cursor
         finally:
             await self.close()
 
     async def _deliver_again(self) -> None:
         """Write the dead letters that somebody wants delivered again, each part settled before the next."""
         after = 0
+        self._again = self._outbox.again(self.name)
         while letters := await self._outbox.letters_again(
             self.name,
             after=after,
@@ -183,17 +186,20 @@ class Delivery:
         ):
             after = letters[-1].record.position
             records = [letter.record for letter in letters]
-            refused = await self._deliver(records, is_replay=True) or []
+            refused = await self._deliver(records, is_replay=True)
+            if refused is None:
+                return
             dead = {letter.record.id for letter in refused}
             taken = [record.id for record in records if record.id not in dead]
             await self._commit(partial(self._outbox.settle, self.name, taken, refused))
+            self._again = self._outbox.again(self.name)
 
     async def _gather(self) -> list[Record]:
         batch = await self._next_batch()
         # What is behind a batch did not fit into it.
         if self._settings.linger_s and self._outbox.backlog(self.name) <= len(batch):
             await self._linger()
-            batch = await self._next_batch()
+            batch = await self._next_batch() if self._outbox.backlog(self.name) else []
         return batch
 
     async def _next_batch(self) -> list[Record]:
@@ -252,8 +258,8 @@ class Delivery:
     async def _deliver(self, batch: Sequence[Record], *, is_replay: bool = False) -> list[DeadLetter] | None:
         """Write until the batch is safe; return what the sink refused for good.
 
-        ``None``: meanwhile somebody moved the cursor, or what waits was dropped, and it failed. Then the
-        batch is read anew.
+        ``None``: meanwhile somebody moved the cursor, or what waits was dropped, and it failed. Then what is
+        to be delivered is read anew.
         """
         if not batch:
             return []
@@ -266,6 +272,8 @@ class Delivery:
                 # So much was refused that it is the sink's fault: none of it is put aside.
                 self._refused_in_a_row = before
                 await self._back_off(error)
+                if not self._is_current(is_replay=is_replay):
+                    return None
             else:
                 break
         if dead is None:
@@ -304,7 +312,7 @@ class Delivery:
                 part = part[:1]
             verdicts: list[Verdict] = []
             if not await self._works(lambda part=part, verdicts=verdicts: self._offer(part, verdicts)):  # type: ignore[misc]  # bound here
-                if not is_replay and not self._outbox.is_current(self.name):
+                if not self._is_current(is_replay=is_replay):
                     return None
                 parts.append(part)
                 continue
@@ -313,10 +321,11 @@ class Delivery:
                 self._refused_in_a_row = 0
                 self._trouble.succeeded()
             elif isinstance(verdict, SinkRejected):
-                dead += self._refused(part, verdict)
+                dead += self._refused(part, verdict, is_replay=is_replay)
             elif len(part) == 1:
                 reason = text(verdict)
-                dead += self._refused(part, SinkRejected(reason, rejected={part[0].id: reason}))
+                rejected = SinkRejected(reason, rejected={part[0].id: reason})
+                dead += self._refused(part, rejected, is_replay=is_replay)
             else:
                 middle = len(part) // 2
                 parts += [part[middle:], part[:middle]]
@@ -331,7 +340,13 @@ class Delivery:
         else:
             verdicts.append(None)
 
-    def _refused(self, batch: Sequence[Record], error: SinkRejected) -> list[DeadLetter]:
+    def _is_current(self, *, is_replay: bool) -> bool:
+        """Whether what is being delivered is still what the sink is to get."""
+        if is_replay:
+            return self._outbox.again(self.name) == self._again
+        return self._outbox.is_current(self.name)
+
+    def _refused(self, batch: Sequence[Record], error: SinkRejected, *, is_replay: bool) -> list[DeadLetter]:
         """Return the dead letters of a batch.
 
         Raises:
@@ -345,7 +360,8 @@ class Delivery:
             named = ", ".join(sorted(map(str, unknown))[:3])
             raise SinkBroken(f"it refuses records that it was not given: {named}")
         in_a_row = self._refused_in_a_row
-        for record in batch:
+        # What is dead already can be refused as often as it may be: nothing is put aside for it.
+        for record in () if is_replay else batch:
             in_a_row = in_a_row + 1 if record.id in error.rejected else 0
             if in_a_row >= REFUSED_IN_A_ROW:
                 raise SinkBroken(

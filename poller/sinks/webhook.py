@@ -81,9 +81,8 @@ class WebhookSink:
         self._clock = clock or SystemClock()
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
-        # Of a batch that failed: what need not come again. Held by ids that are in the batch.
-        self._delivered: set[str] = set()
-        self._refused: dict[str, str] = {}
+        # Of a batch that failed: by id what became of records, until they are behind us.
+        self._known: dict[str, _Known] = {}
         self._gone_until_s: float | None = None
         self._gone_text = ""
 
@@ -91,7 +90,7 @@ class WebhookSink:
         """Return where records go; no path: a token may stand in it."""
         text = self._options.url.reveal()
         url = parse_endpoint(text) if text else URL("https://localhost")
-        return Channel(url.scheme, f"{url.raw_host}:{url.port}", "/", self._options.content_type)
+        return Channel(url.scheme, f"{url.host_subcomponent}:{url.port}", "/", self._options.content_type)
 
     async def open(self) -> None:
         """Prepare to connect.
@@ -131,13 +130,12 @@ class WebhookSink:
             SinkBroken: it takes none before somebody repairs something.
             SinkRejected: it refuses some for good; it took the others.
         """
-        self._delivered &= {record.id for record in batch}
-        self._refused = {
-            record.id: self._refused[record.id] for record in batch if record.id in self._refused
-        }
+        # A batch may come again in parts, from the front: what lies further on stays known.
+        first = min((record.position for record in batch), default=0)
+        self._known = {id_: known for id_, known in self._known.items() if known.position >= first}
         lanes: dict[str, list[Record]] = {}
         for record in batch:
-            if record.id not in self._delivered and record.id not in self._refused:
+            if record.id not in self._known:
                 lanes.setdefault(record.account, []).append(record)
         round_ = _Round(deque(lanes.values()))
         await self._ask_whether_gone(round_)
@@ -156,13 +154,14 @@ class WebhookSink:
 
     def _settle(self, batch: Sequence[Record]) -> None:
         """Forget the batch, and raise what was refused of it."""
-        refused, self._refused = self._refused, {}
+        known = {record.id: self._known[record.id] for record in batch}
+        refused = {id_: outcome.reason for id_, outcome in known.items() if outcome.reason is not None}
         if not refused:
-            self._delivered.clear()
+            self._known = {id_: outcome for id_, outcome in self._known.items() if id_ not in known}
             return
         # Should they come again after all, what stands behind them has to come after them again.
-        accounts = {record.account for record in batch if record.id in refused}
-        self._delivered -= {record.id for record in batch if record.account in accounts}
+        accounts = {known[id_].account for id_ in refused}
+        self._known = {id_: it for id_, it in self._known.items() if it.account not in accounts}
         raise SinkRejected(f"{len(refused)} records refused", rejected=refused)
 
     async def _ask_whether_gone(self, round_: _Round) -> None:
@@ -194,10 +193,8 @@ class WebhookSink:
                     self._gone_text = str(outcome.error)
                 return
             round_.in_a_row = 0
-            if outcome is None:
-                self._delivered.add(record.id)
-            else:
-                self._refused[record.id] = outcome.reason
+            reason = None if outcome is None else outcome.reason
+            self._known[record.id] = _Known(record.position, record.account, reason)
 
     async def _deliver(self, record: Record) -> Refused | Failed | None:
         attempt = _Attempt()
@@ -272,6 +269,15 @@ class WebhookSink:
         for part in sorted(set(hidden) - {"", "/"}, key=len, reverse=True):
             text = text.replace(part, HIDDEN)
         return printable(redact(text))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What became of a record: delivered, or refused for a reason."""
+
+    position: int
+    account: str
+    reason: str | None
 
 
 @dataclass(slots=True)
