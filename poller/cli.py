@@ -16,7 +16,7 @@ import click
 import orjson
 
 from poller import __version__
-from poller.command_line import (
+from poller.commands.command_line import (
     EXIT_CODES,
     FAILED,
     OK,
@@ -26,7 +26,7 @@ from poller.command_line import (
     exit_with,
     reports_errors,
 )
-from poller.outbox_commands import outbox
+from poller.commands.outbox import outbox
 
 
 @click.group(
@@ -95,8 +95,8 @@ def once(*, path: Path, as_json: bool, timeout_s: float) -> None:
 
     Exits with 1 if any account failed.
     """
+    from poller.commands.screens import show_sweep
     from poller.config import load, read_secrets
-    from poller.screens import show_sweep
 
     config = load(path)
     secrets = read_secrets(config)
@@ -126,8 +126,8 @@ def check(*, path: Path, online: bool, as_json: bool, timeout_s: float) -> None:
     With --online it exits with 1 if a key is refused or forbidden by the policy, or is not known to be
     good. It spends a weight of 1 for each account, within the budget, and refuses to start beside a daemon.
     """
+    from poller.commands.screens import show_configuration
     from poller.config import load, read_secrets
-    from poller.screens import show_configuration
 
     if as_json and not online:
         exit_with(USAGE, "error: --json shows what the exchange says; give it with --online")
@@ -136,7 +136,7 @@ def check(*, path: Path, online: bool, as_json: bool, timeout_s: float) -> None:
     if not as_json:
         show_configuration(config)
     if online:
-        from poller.check_screen import show_checkup
+        from poller.commands.check_screen import show_checkup
 
         with quiet_logs():
             all_good = show_checkup(config, secrets, as_json=as_json, timeout_s=timeout_s)
@@ -171,8 +171,8 @@ def plan(path: Path, **options: Any) -> None:
     Reads no key and sends nothing. Exits with 1 if the fleet does not fit: then intervals stretch, a
     lower priority's first.
     """
+    from poller.commands.plan_screen import show_plan
     from poller.config import load
-    from poller.plan_screen import show_plan
 
     config = load(path)
     try:
@@ -261,7 +261,7 @@ def simulate(**options: Any) -> None:
     It verifies keys, signatures and timestamps as the exchange does, and keeps the books, at
     /simulator/books. More can be changed while it runs: GET /simulator/ lists how.
     """
-    from poller.screens import simulate as serve
+    from poller.commands.screens import simulate as serve
 
     try:
         asyncio.run(serve(**options))
@@ -290,8 +290,8 @@ def demo(accounts: int, duration_s: float, directory: Path) -> None:
 
     Exits with 1 if anything delivered is not what the books held.
     """
+    from poller.commands.screens import show_demo
     from poller.demo import DemoError
-    from poller.screens import show_demo
 
     try:
         with quiet_logs():
@@ -316,8 +316,8 @@ def schema(*, as_asyncapi: bool, path: Path) -> None:
     No credentials are printed; a server that only a secret names is a variable if that cannot be read.
     """
     if as_asyncapi:
+        from poller.commands.screens import show_asyncapi
         from poller.config import load
-        from poller.screens import show_asyncapi
 
         show_asyncapi(load(path))
         return
@@ -336,7 +336,7 @@ def sinks(kind: str | None, **options: str | None) -> None:
 
     With sql: print what makes the tables of the postgres sink, as it would itself with create: true.
     """
-    from poller.screens import show_sinks
+    from poller.commands.screens import show_sinks
 
     try:
         show_sinks(kind, **options)

@@ -15,9 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "poller"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"outbox_commands"},
-    {"command_line", "screens"},
-    {"check_screen", "demo", "outbox_screen", "plan_screen"},
+    {"commands"},
+    {"demo"},
     {"app"},
     {"assembly"},
     {"config", "server", "simulator", "testing"},
@@ -37,7 +36,7 @@ LAYERS = [
         "sinks",
     },
     {"locks", "secrets", "units"},
-    {"clock", "errors", "logs", "metrics", "model", "signals", "webhooks"},
+    {"clock", "errors", "logs", "metrics", "model", "overview", "signals", "webhooks"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Bottom modules that lean on one another, each for the reason given.
@@ -91,13 +90,10 @@ def test_only_the_composition_root_and_above_know_the_configuration() -> None:
     assert knowing <= {
         "app",
         "assembly",
-        "check_screen",
         "cli",
+        "commands",
         "config",
         "demo",
-        "outbox_commands",
-        "plan_screen",
-        "screens",
     }
 
 

@@ -152,7 +152,7 @@ def test_check_shows_the_same_figures(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_operations_shows_is_what_it_prints(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[1] / "docs/operations.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
     shown = page.partition("$ poller plan\n")[2].partition("$ ")[0]
     path = fleet(
         tmp_path / "accounts.yaml", "defaults: {interval: 20s}", low=(900, ""), high=(100, "priority: 7")

@@ -24,10 +24,10 @@ from poller import sinks as installed_sinks
 from poller.app import App
 from poller.asyncapi import Publication, document
 from poller.clock import rfc3339
+from poller.commands.plan_screen import plan_fleet, plan_table
 from poller.config import Config, Secrets, read_sinks
 from poller.errors import ConfigError, PollError, Problem
 from poller.model import AMOUNT_FIELDS, Account, Snapshot, plain
-from poller.plan_screen import plan_fleet, plan_table
 from poller.records import total_btc
 from poller.secrets import redact
 from poller.signals import until_signalled

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import orjson
 
-from poller.command_line import LOCKED, USAGE, config_option, examples, exit_with, reports_errors
+from poller.commands.command_line import LOCKED, USAGE, config_option, examples, exit_with, reports_errors
 from poller.errors import OutboxLocked
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
@@ -42,7 +42,7 @@ def outbox() -> None:
 @reports_errors
 def ls(*, path: Path, sink: str | None, dead: bool, limit: int, as_json: bool) -> None:
     """List every sink's place and backlog, or the records that wait for one."""
-    from poller.outbox_screen import show_letters, show_sinks, show_waiting
+    from poller.commands.outbox_screen import show_letters, show_sinks, show_waiting
 
     if sink is None:
         if dead:
@@ -61,7 +61,7 @@ def ls(*, path: Path, sink: str | None, dead: bool, limit: int, as_json: bool) -
 @reports_errors
 def show(*, path: Path, record: str, as_json: bool) -> None:
     """Show one record: what it holds, for whom it waits, who refused it and why."""
-    from poller.outbox_screen import show_record
+    from poller.commands.outbox_screen import show_record
 
     _show(_do(path, "outbox.show", {"record": record}), show_record, as_json=as_json)
 
@@ -97,7 +97,7 @@ def replay(
 
     Others are not affected. Readers behind the sink see a step back in the sequences, then the same ids.
     """
-    from poller.outbox_screen import show_replay
+    from poller.commands.outbox_screen import show_replay
     from poller.units import UnitError, parse_duration
 
     if (since is not None) + (position is not None) + dead != 1:
@@ -140,7 +140,7 @@ def replay(
 @reports_errors
 def drop(*, path: Path, sink: str, what: str | None, yes: bool, ids: tuple[str, ...], as_json: bool) -> None:
     """Give up what a sink was to get. Nothing brings it back to that sink but a replay, while it is kept."""
-    from poller.outbox_screen import show_drop, will_go
+    from poller.commands.outbox_screen import show_drop, will_go
 
     if what is None:
         exit_with(USAGE, "error: give one of --dead, --backlog and --cursor")
@@ -161,7 +161,7 @@ def drop(*, path: Path, sink: str, what: str | None, yes: bool, ids: tuple[str, 
 @reports_errors
 def vacuum(*, path: Path, as_json: bool) -> None:
     """Give the file's free pages back to the disk. The daemon does so by itself, but leaves a reserve."""
-    from poller.outbox_screen import show_vacuum
+    from poller.commands.outbox_screen import show_vacuum
 
     _show(_do(path, "outbox.vacuum", {}), show_vacuum, as_json=as_json)
 
