@@ -16,8 +16,10 @@ from typing import Protocol
 from poller.changes import changes
 from poller.clock import NS_PER_MS, Clock
 from poller.metrics import Metrics
-from poller.model import Account, Baseline, Reason, Record, Snapshot, State
+from poller.model import Account, Baseline, Change, Kind, Reason, Record, Snapshot, State
 from poller.records import record_id, snapshot_record, status_record
+
+Told = Callable[[Record, Sequence[Change]], object]
 
 
 class Accepts(Protocol):
@@ -58,6 +60,7 @@ class Acceptance:
         every: a sink wants every snapshot, changed or not.
         heartbeat_s: an account without a record for this long gets one at its next good answer.
         entropy: returns that many random bytes, for ids.
+        told: called after every commit with what sinks will get, for those who watch.
     """
 
     def __init__(
@@ -69,17 +72,28 @@ class Acceptance:
         every: bool = False,
         heartbeat_s: float = 900.0,
         entropy: Callable[[int], bytes] = os.urandom,
+        told: Told | None = None,
     ) -> None:
         self._outbox = outbox
         self._clock = clock
         self._metrics = metrics
         self._every = every
         self._heartbeat_s = heartbeat_s
+        self._told = told
         self._entropy = entropy
         self._baselines: dict[str, Baseline] = {}
         self._recorded_s: dict[str, float] = {}
         # A poll's result and the clock's verdict "stale" may meet: one at a time for each account.
         self._locks: dict[str, asyncio.Lock] = {}
+
+    def set_terms(self, *, every: bool, heartbeat_s: float) -> None:
+        """Let other things be worth a record from now on: the sinks are others."""
+        self._every = every
+        self._heartbeat_s = heartbeat_s
+
+    def baselines(self) -> Mapping[str, Baseline]:
+        """Return what was last accepted of every account that ever was. Not to be changed."""
+        return self._baselines
 
     def restore(self, baselines: Mapping[str, Baseline]) -> None:
         """Take up where the last process ended. Call before the first poll."""
@@ -127,11 +141,14 @@ class Acceptance:
                 )
                 after = replace(baseline, sequence=sequence, balances=snapshot.balances, asset=account.asset)
             if baseline.state is not State.OK:
-                after, record = self._turned(account, after, State.OK, "answers are good again")
+                again = (
+                    "it is configured again" if baseline.state is State.REMOVED else "answers are good again"
+                )
+                after, record = self._turned(account, after, State.OK, again)
                 records.append(record)
             if not records:
                 return None
-            await self._commit(after, records)
+            await self._commit(after, records, found)
             self._metrics.changes.inc(len(found))
             return records[0] if reason is not None else None
 
@@ -158,10 +175,15 @@ class Acceptance:
         )
         return replace(baseline, state=state, since_ns=since_ns), record
 
-    async def _commit(self, baseline: Baseline, records: Sequence[Record]) -> None:
+    async def _commit(
+        self, baseline: Baseline, records: Sequence[Record], found: Sequence[Change] = ()
+    ) -> None:
         await self._outbox.accept(baseline, records)
         self._baselines[baseline.account] = baseline
         self._recorded_s[baseline.account] = self._clock.monotonic_s()
+        if self._told is not None:
+            for record in records:
+                self._told(record, found if record.kind is Kind.SNAPSHOT else ())
 
     def _is_heartbeat_due(self, account: str) -> bool:
         # After a restart the age of the last record is unknown: the clock starts with us.

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from poller import __version__
-from poller.assembly import Address, Assembly, Parts
+from poller.assembly import Assembly, Parts, RoundEgress, RoundParts
 from poller.budget import BudgetStatus
-from poller.checking import Checkup, ClockReading, Finding, KeyWatch
+from poller.checking import Checkup, ClockReading, Finding
 from poller.clock import NS_PER_S, Clock, SystemClock
 from poller.config import Config, Secrets
 from poller.control import Serving, outbox_verbs, socket_path
 from poller.delivery import Delivery, DeliveryStatus
 from poller.delivery.calls import text
-from poller.errors import OutboxFailed, PollError, SinkNotOpened
+from poller.errors import OutboxFailed, OutboxFull, PollError, SinkNotOpened
 from poller.metrics import Metrics
-from poller.model import Account, Snapshot
+from poller.model import Account, Snapshot, State
 from poller.outbox import OutboxStats
 from poller.polling import DispatcherStatus, Observer
+from poller.running import Running
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class App:
         """
         hurry = hurry or asyncio.Event()
         async with (
-            self._assembly.open(sweep=False, observer=self._observer) as parts,
+            self._assembly.open(self._observer) as parts,
             Serving(socket_path(self._config.outbox.path), outbox_verbs(parts.outbox, self._clock)),
         ):
             self._parts = parts
@@ -121,11 +123,11 @@ class App:
             checkup.keys[account.name] = finding
             checked()
 
-        async def ask(parts: Parts, name: str, address: Address) -> None:
+        async def ask(parts: RoundParts, name: str, address: RoundEgress) -> None:
             checkup.systems[name] = await address.checker.system(parts.client.system_status)
             await address.checker.check(address.accounts, found)
 
-        async with self._assembly.open(sweep=True, observer=None) as parts:
+        async with self._assembly.open_round(None) as parts:
             try:
                 async with asyncio.timeout(timeout_s):
                     if await parts.timekeeper.refresh():
@@ -133,7 +135,7 @@ class App:
                             _offset_s(parts, self._clock), parts.server_time.uncertainty_ms
                         )
                     async with asyncio.TaskGroup() as tasks:
-                        for name, address in parts.addresses.items():
+                        for name, address in parts.egress.items():
                             tasks.create_task(ask(parts, name, address), name=f"checks from {name}")
             except* TimeoutError:
                 pass
@@ -158,7 +160,7 @@ class App:
             if self._observer is not None:
                 self._observer(account, outcome, lateness_s)
 
-        async with self._assembly.open(sweep=True, observer=note) as parts:
+        async with self._assembly.open_round(note) as parts:
             try:
                 await self._sweep(parts, found.finished, timeout_s)
             except* OutboxFailed as failed:
@@ -170,19 +172,19 @@ class App:
         if self._parts is None:
             return None
         return AppStatus(
-            dispatchers=[address.dispatcher.status() for address in self._parts.addresses.values()],
-            budgets=[address.budget.status() for address in self._parts.addresses.values()],
-            deliveries=[delivery.status() for delivery in self._parts.deliveries],
+            dispatchers=[address.dispatcher.status() for address in self._parts.egress.values()],
+            budgets=[address.budget.status() for address in self._parts.egress.values()],
+            deliveries=[delivery.status() for delivery in self._parts.deliveries.values()],
             outbox=self._parts.outbox.stats(),
             clock_offset_s=_offset_s(self._parts, self._clock),
         )
 
-    async def _sweep(self, parts: Parts, finished: asyncio.Event, timeout_s: float) -> None:
+    async def _sweep(self, parts: RoundParts, finished: asyncio.Event, timeout_s: float) -> None:
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(parts.timekeeper.run(), name="clock")]
             background += [
                 tasks.create_task(address.dispatcher.run(), name=f"polls from {name}")
-                for name, address in parts.addresses.items()
+                for name, address in parts.egress.items()
             ]
             try:
                 async with asyncio.timeout(timeout_s):
@@ -193,46 +195,44 @@ class App:
                 task.cancel()
 
     async def _run(self, parts: Parts, stop: asyncio.Event, hurry: asyncio.Event) -> None:
-        await self._open_required(parts.deliveries)
+        await self._open_required(list(parts.deliveries.values()))
+        await self._tell_removed(parts)
         async with asyncio.TaskGroup() as tasks:
-            delivering = [
-                tasks.create_task(delivery.run(), name=f"delivery to {delivery.name}")
-                for delivery in parts.deliveries
-            ]
+            running = Running(tasks, parts)
+            for name in parts.deliveries:
+                running.start_delivery(name)
             keeping = tasks.create_task(parts.timekeeper.run(), name="clock")
-            polling = [
-                tasks.create_task(address.dispatcher.run(), name=f"polls from {name}")
-                for name, address in parts.addresses.items()
-            ]
-            watching = [
-                tasks.create_task(_when_ready(parts, address.watch), name=f"keys of {name}")
-                for name, address in parts.addresses.items()
-                if address.watch is not None
-            ]
+            for name in parts.egress:
+                running.start_egress(name)
             self.started.set()
             logger.info(
                 "started",
                 extra={
                     "version": __version__,
                     "accounts": len(self._config.accounts),
-                    "egress": list(parts.addresses),
-                    "backlog": {
-                        delivery.name: parts.outbox.backlog(delivery.name) for delivery in parts.deliveries
-                    },
+                    "egress": list(parts.egress),
+                    "backlog": {name: parts.outbox.backlog(name) for name in parts.deliveries},
                 },
             )
             await stop.wait()
             logger.info("stopping: polls end, sinks drain", extra={"drain_s": self._config.shutdown.drain_s})
-            for task in watching:
-                task.cancel()
-            for address in parts.addresses.values():
-                address.dispatcher.stop()
-            await _unless(hurry, asyncio.wait(polling))
+            await _unless(hurry, running.stop_polling())
             keeping.cancel()
             await _unless(hurry, self._drain(parts))
-            for task in (*polling, *delivering):
-                task.cancel()
+            running.cancel()
         logger.info("stopped")
+
+    async def _tell_removed(self, parts: Parts) -> None:
+        """Tell sinks of accounts that were configured when the last process ended, and are not any more."""
+        for name, baseline in list(parts.acceptance.baselines().items()):
+            if name not in self._config.accounts and baseline.state is not State.REMOVED:
+                account = Account(name, math.inf)
+                try:
+                    await parts.acceptance.turned(account, State.REMOVED, "removed from the configuration")
+                except OutboxFull as error:
+                    extra = {"account": name, "error": str(error)}
+                    logger.warning("states cannot be accepted", extra=extra)
+                    return
 
     async def _open_required(self, deliveries: Sequence[Delivery]) -> None:
         required = [
@@ -250,22 +250,16 @@ class App:
         last = parts.outbox.last_position
         try:
             async with asyncio.timeout(self._config.shutdown.drain_s):
-                await asyncio.gather(*(delivery.drained(last) for delivery in parts.deliveries))
+                await asyncio.gather(*(delivery.drained(last) for delivery in parts.deliveries.values()))
         except TimeoutError:
-            left = {delivery.name: parts.outbox.backlog(delivery.name) for delivery in parts.deliveries}
+            left = {name: parts.outbox.backlog(name) for name in parts.deliveries}
             logger.warning(
                 "not everything was drained; it is delivered after the next start", extra={"left": left}
             )
 
 
-def _offset_s(parts: Parts, clock: Clock) -> float:
+def _offset_s(parts: Parts | RoundParts, clock: Clock) -> float:
     return (parts.server_time.now_ns() - clock.utc_ns()) / NS_PER_S
-
-
-async def _when_ready(parts: Parts, watch: KeyWatch) -> None:
-    """Check keys once requests can be stamped."""
-    await parts.timekeeper.ready()
-    await watch.run()
 
 
 async def _unless(hurry: asyncio.Event, waiting: Coroutine[Any, Any, object]) -> None:

@@ -6,15 +6,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypedDict
 
 from poller.acceptance import Acceptance
 from poller.addresses import address_key, claim
 from poller.budget import WeightBudget, WeightWindow
-from poller.checking import KeyChecker, KeyWatch
+from poller.checking import KeyChecker
 from poller.clock import NS_PER_S, Clock
 from poller.config import Config, Secrets
 from poller.delivery import Delivery
 from poller.delivery.isolation import isolated
+from poller.egress import Egress
 from poller.errors import PollError
 from poller.exchange.client import ExchangeClient
 from poller.exchange.server_time import ServerTime
@@ -23,6 +25,7 @@ from poller.locks import FileLock
 from poller.maintenance import MaintenanceWatch
 from poller.metrics import Metrics
 from poller.model import Account
+from poller.observations import Observations
 from poller.outbox import Outbox
 from poller.outcomes import Outcomes
 from poller.polling import WEIGHT, Dispatcher, Observer
@@ -32,34 +35,62 @@ from poller.timekeeping import TimeKeeper
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """What there is once per egress address. ``watch`` is ``None`` for a single round."""
+class RoundEgress:
+    """What there is of one egress address for a single round."""
 
     accounts: Sequence[Account]
     budget: WeightBudget
     outcomes: Outcomes
     dispatcher: Dispatcher
     checker: KeyChecker
-    watch: KeyWatch | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundParts:
+    """What a single round needs, while it is open."""
+
+    client: ExchangeClient
+    server_time: ServerTime
+    timekeeper: TimeKeeper
+    egress: Mapping[str, RoundEgress]
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What was built, while it is open."""
+    """What a daemon consists of, while it is open. Addresses and deliveries come and go."""
 
     outbox: Outbox
     client: ExchangeClient
     server_time: ServerTime
     timekeeper: TimeKeeper
-    addresses: Mapping[str, Address]
-    deliveries: Sequence[Delivery]
+    acceptance: Acceptance
+    observations: Observations
+    egress: dict[str, Egress]
+    deliveries: dict[str, Delivery]
+    locks: dict[str, FileLock | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Foundation:
+    outbox: Outbox
+    client: ExchangeClient
+    server_time: ServerTime
+    locks: dict[str, FileLock | None]
+    states: Mapping[str, bytes]
+
+
+class AcceptanceTerms(TypedDict):
+    """See ``poller.acceptance.Acceptance``."""
+
+    every: bool
+    heartbeat_s: float
 
 
 class Assembly:
-    """Opens the parts of one configuration.
+    """Makes the parts of a configuration.
 
     Args:
-        config: what to build.
+        config: what to build; what is built later is built from what ``adopt`` was given last.
         secrets: its keys, read.
     """
 
@@ -69,52 +100,88 @@ class Assembly:
         self._clock = clock
         self._metrics = metrics
 
+    def adopt(self, config: Config, secrets: Secrets) -> None:
+        """Build from another configuration from now on; what is built stays as it is."""
+        self._config, self._secrets = config, secrets
+
     @asynccontextmanager
-    async def open(self, *, sweep: bool, observer: Observer | None) -> AsyncIterator[Parts]:
+    async def open(self, observer: Observer | None) -> AsyncIterator[Parts]:
         """Take up where the last process ended; the outbox is opened first and closed last.
 
         Args:
-            sweep: poll everybody once, and accept and deliver nothing.
             observer: called with every poll's outcome.
 
         Raises:
             OutboxError: the outbox cannot be used, or another process has it.
             EgressLocked: another process sends from one of the addresses.
         """
+        async with self._foundation() as base:
+            observations = Observations(self._clock, observer)
+            acceptance = await self._acceptance(base.outbox, observations)
+            egress: dict[str, Egress] = {}
+            parts = Parts(
+                outbox=base.outbox,
+                client=base.client,
+                server_time=base.server_time,
+                timekeeper=self._timekeeper(base.client, egress),
+                acceptance=acceptance,
+                observations=observations,
+                egress=egress,
+                deliveries={},
+                locks=base.locks,
+            )
+            for name in self._config.egress:
+                egress[name] = self.egress(parts, name, base.states.get(name))
+            await self.register(base.outbox)
+            for name in self._config.sinks:
+                parts.deliveries[name] = self.delivery(base.outbox, name)
+            yield parts
+
+    @asynccontextmanager
+    async def open_round(self, observer: Observer | None) -> AsyncIterator[RoundParts]:
+        """Prepare to poll everybody once, accepting and delivering nothing.
+
+        Raises:
+            OutboxError, EgressLocked: as from ``open``.
+        """
+        async with self._foundation() as base:
+            egress: dict[str, RoundEgress] = {}
+            timekeeper = self._timekeeper(base.client, egress)
+            for name in self._config.egress:
+                budget = self._budget(name, base.outbox, base.states.get(name))
+                egress[name] = self._sweeping(budget, base, timekeeper, observer)
+            yield RoundParts(base.client, base.server_time, timekeeper, egress)
+
+    @asynccontextmanager
+    async def _foundation(self) -> AsyncIterator[_Foundation]:
         async with AsyncExitStack() as stack:
             outbox = await self._open_outbox()
             stack.push_async_callback(outbox.close)
+            locks: dict[str, FileLock | None] = {}
+            stack.callback(_release, locks)
             for name in self._config.egress:
-                if (lock := self._claim(name)) is not None:
-                    stack.callback(lock.release)
+                locks[name] = self.claim(name)
             server_time = ServerTime(self._clock)
             client = self._client(server_time)
             stack.push_async_callback(client.close)
-            acceptance = None if sweep else await self._acceptance(outbox)
-            addresses: dict[str, Address] = {}
-            timekeeper = self._timekeeper(client, addresses)
-            states = await outbox.egress()
-            for name in self._config.egress:
-                budget = self._budget(name, outbox)
-                budget.restore(states.get(name), lost=outbox.set_aside is not None)
-                outcomes = self._outcomes(budget, client, server_time, acceptance)
-                addresses[name] = (
-                    self._sweeping(budget, client, outcomes, timekeeper, observer)
-                    if sweep
-                    else self._polling(budget, client, outcomes, timekeeper, observer, outbox)
-                )
-            deliveries = [] if sweep else await self._deliveries(outbox)
-            yield Parts(outbox, client, server_time, timekeeper, addresses, deliveries)
+            yield _Foundation(outbox, client, server_time, locks, await outbox.egress())
 
-    def _claim(self, egress: str) -> FileLock | None:
-        settings = self._config.egress[egress]
+    def claim(self, egress: str) -> FileLock | None:
+        """Take an address for this process alone.
+
+        Raises:
+            EgressLocked: another process has it.
+        """
+        return claim(egress, self.address_key(egress), shared=self._config.egress[egress].shared)
+
+    def address_key(self, egress: str) -> str:
+        """Return what stands for the address that requests really leave from."""
         proxy = self._secrets.proxies.get(egress)
-        key = address_key(
+        return address_key(
             self._config.exchange.base_url,
-            local_address=settings.local_address,
+            local_address=self._config.egress[egress].local_address,
             proxy=None if proxy is None else proxy.reveal(),
         )
-        return claim(egress, key, shared=settings.shared)
 
     async def _open_outbox(self) -> Outbox:
         settings = self._config.outbox
@@ -127,43 +194,48 @@ class Assembly:
             when_full=settings.when_full,
         )
 
+    def transport(self, egress: str) -> AiohttpTransport:
+        """Make what sends from an address."""
+        exchange, settings = self._config.exchange, self._config.egress[egress]
+        return AiohttpTransport(
+            exchange.base_url,
+            clock=self._clock,
+            local_address=settings.local_address,
+            proxy=self._secrets.proxies.get(egress),
+            connect_timeout_s=exchange.connect_timeout_s,
+            total_timeout_s=exchange.timeout_s,
+        )
+
     def _client(self, server_time: ServerTime) -> ExchangeClient:
-        exchange = self._config.exchange
-        transports = {
-            name: AiohttpTransport(
-                exchange.base_url,
-                clock=self._clock,
-                local_address=egress.local_address,
-                proxy=self._secrets.proxies.get(name),
-                connect_timeout_s=exchange.connect_timeout_s,
-                total_timeout_s=exchange.timeout_s,
-            )
-            for name, egress in self._config.egress.items()
-        }
         return ExchangeClient(
-            transports,
+            {name: self.transport(name) for name in self._config.egress},
             self._secrets.credentials,
             server_time,
             self._clock,
-            recv_window_ms=exchange.recv_window_ms,
+            recv_window_ms=self._config.exchange.recv_window_ms,
             metrics=self._metrics,
         )
 
-    async def _acceptance(self, outbox: Outbox) -> Acceptance:
-        deliveries = [sink.delivery for sink in self._config.sinks.values()]
+    async def _acceptance(self, outbox: Outbox, observations: Observations) -> Acceptance:
         acceptance = Acceptance(
-            outbox,
-            self._clock,
-            metrics=self._metrics,
-            every=any(delivery.emit == "every" for delivery in deliveries),
-            heartbeat_s=min((delivery.heartbeat_s for delivery in deliveries), default=900.0),
+            outbox, self._clock, metrics=self._metrics, told=observations.told, **self.acceptance_terms()
         )
         acceptance.restore(await outbox.baselines())
         return acceptance
 
-    def _timekeeper(self, client: ExchangeClient, addresses: Mapping[str, Address]) -> TimeKeeper:
+    def acceptance_terms(self) -> AcceptanceTerms:
+        """Return what makes an unchanged answer worth a record: what the sinks ask for."""
+        deliveries = [sink.delivery for sink in self._config.sinks.values()]
+        return {
+            "every": any(delivery.emit == "every" for delivery in deliveries),
+            "heartbeat_s": min((delivery.heartbeat_s for delivery in deliveries), default=900.0),
+        }
+
+    def _timekeeper(
+        self, client: ExchangeClient, addresses: Mapping[str, Egress | RoundEgress]
+    ) -> TimeKeeper:
         """One clock for all addresses, measured through the first that may speak."""
-        asked: list[Address] = []  # the last one, for it is the one to blame
+        asked: list[Egress | RoundEgress] = []  # the last one, for it is the one to blame
 
         async def measure() -> None:
             asked[:] = [min(addresses.values(), key=lambda address: address.budget.pause_left_s())]
@@ -175,10 +247,10 @@ class Assembly:
 
         return TimeKeeper(measure, blame, self._clock, interval_s=self._config.exchange.time_sync_s)
 
-    def _budget(self, egress: str, outbox: Outbox) -> WeightBudget:
+    def _budget(self, egress: str, outbox: Outbox, state: bytes | None) -> WeightBudget:
         settings = self._config.budget
         window = WeightWindow(limit=settings.weight_limit, share=settings.share, window_s=settings.window_s)
-        return WeightBudget(
+        budget = WeightBudget(
             egress,
             window,
             self._clock,
@@ -186,6 +258,8 @@ class Assembly:
             metrics=self._metrics,
             in_flight_s=self._config.exchange.timeout_s,
         )
+        budget.restore(state, lost=outbox.set_aside is not None)
+        return budget
 
     def _accounts(self, egress: str) -> list[Account]:
         return [account for account in self._config.accounts.values() if account.egress == egress]
@@ -216,19 +290,15 @@ class Assembly:
         )
 
     def _sweeping(
-        self,
-        budget: WeightBudget,
-        client: ExchangeClient,
-        outcomes: Outcomes,
-        timekeeper: TimeKeeper,
-        observer: Observer | None,
-    ) -> Address:
+        self, budget: WeightBudget, base: _Foundation, timekeeper: TimeKeeper, observer: Observer | None
+    ) -> RoundEgress:
         accounts = self._accounts(budget.egress)
+        outcomes = self._outcomes(budget, base.client, base.server_time, None)
         dispatcher = Dispatcher(
             budget.egress,
             Sweep(accounts, now_s=self._clock.monotonic_s()),
             budget,
-            client,
+            base.client,
             outcomes,
             timekeeper,
             room=None,
@@ -236,53 +306,43 @@ class Assembly:
             metrics=self._metrics,
             observer=observer,
         )
-        checker = KeyChecker(budget, client.api_restrictions, outcomes.blame)
-        return Address(accounts, budget, outcomes, dispatcher, checker, None)
+        checker = KeyChecker(budget, base.client.api_restrictions, outcomes.blame)
+        return RoundEgress(accounts, budget, outcomes, dispatcher, checker)
 
-    def _polling(
-        self,
-        budget: WeightBudget,
-        client: ExchangeClient,
-        outcomes: Outcomes,
-        timekeeper: TimeKeeper,
-        observer: Observer | None,
-        outbox: Outbox,
-    ) -> Address:
-        accounts = self._accounts(budget.egress)
-        now_s = self._clock.monotonic_s()
-        schedule = Schedule(now_s=now_s, utc_s=self._clock.utc_ns() / NS_PER_S)
+    def egress(self, parts: Parts, name: str, state: bytes | None) -> Egress:
+        """Make one address, with its accounts; nothing of it runs yet.
+
+        Args:
+            parts: what it works with.
+            state: what the outbox keeps of the address; ``None`` if nothing.
+        """
+        budget = self._budget(name, parts.outbox, state)
+        outcomes = self._outcomes(budget, parts.client, parts.server_time, parts.acceptance)
+        schedule = Schedule(now_s=self._clock.monotonic_s(), utc_s=self._clock.utc_ns() / NS_PER_S)
         dispatcher = Dispatcher(
-            budget.egress,
+            name,
             schedule,
             budget,
-            client,
+            parts.client,
             outcomes,
-            timekeeper,
-            room=outbox,
+            parts.timekeeper,
+            room=parts.outbox,
             clock=self._clock,
             metrics=self._metrics,
             stretching=self._stretching(schedule, budget),
-            observer=observer,
+            observer=parts.observations.polled,
         )
-
-        def allow(account: Account) -> None:
-            outcomes.allow(account)
-            if account.name not in schedule:
-                schedule.add(account, self._clock.monotonic_s())
-                dispatcher.wake()
-
-        async def forbid(account: Account, reason: str) -> None:
-            schedule.remove(account.name)
-            await outcomes.forbid(account, reason)
-
-        if self._config.key_policy != "require_read_only":  # else the watch lets them in, one by one
-            for account in accounts:
-                schedule.add(account, now_s)
-        checker = KeyChecker(budget, client.api_restrictions, outcomes.blame)
-        watch = KeyWatch(
-            budget.egress, accounts, checker, self._config.key_policy, allow=allow, forbid=forbid
+        return Egress(
+            self._accounts(name),
+            budget,
+            outcomes,
+            schedule,
+            dispatcher,
+            KeyChecker(budget, parts.client.api_restrictions, outcomes.blame),
+            parts.acceptance,
+            key_policy=self._config.key_policy,
+            clock=self._clock,
         )
-        return Address(accounts, budget, outcomes, dispatcher, checker, watch)
 
     def _stretching(self, schedule: Schedule, budget: WeightBudget) -> Stretching:
         return Stretching(
@@ -295,16 +355,28 @@ class Assembly:
             metrics=self._metrics,
         )
 
-    async def _deliveries(self, outbox: Outbox) -> list[Delivery]:
+    async def register(self, outbox: Outbox) -> None:
+        """Tell the outbox which sinks there are.
+
+        Raises:
+            OutboxError: it could not be noted.
+        """
         await outbox.register({name: sink.delivery.start for name, sink in self._config.sinks.items()})
-        return [
-            Delivery(
-                name,
-                isolated(settings.sink(self._secrets.sink_options[name]), name),
-                outbox,
-                self._clock,
-                settings.delivery,
-                metrics=self._metrics,
-            )
-            for name, settings in self._config.sinks.items()
-        ]
+
+    def delivery(self, outbox: Outbox, sink: str) -> Delivery:
+        """Make one sink and its reader of the outbox, which knows of it already; nothing is opened yet."""
+        settings = self._config.sinks[sink]
+        return Delivery(
+            sink,
+            isolated(settings.sink(self._secrets.sink_options[sink]), sink),
+            outbox,
+            self._clock,
+            settings.delivery,
+            metrics=self._metrics,
+        )
+
+
+def _release(locks: Mapping[str, FileLock | None]) -> None:
+    for lock in locks.values():
+        if lock is not None:
+            lock.release()

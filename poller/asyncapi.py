@@ -41,7 +41,7 @@ _NO_BINDING: Final = ("", True)
 _SHAPES: Final[Mapping[Kind, str]] = {Kind.SNAPSHOT: "SnapshotRecord", Kind.STATUS: "StatusRecord"}
 _SUMMARIES: Final[Mapping[Kind, str]] = {
     Kind.SNAPSHOT: "What an account holds, and what changed since the snapshot before.",
-    Kind.STATUS: "An account turned ok, stale or quarantined.",
+    Kind.STATUS: "An account turned ok, stale, quarantined or removed.",
 }
 _FIELD = re.compile(r"\{([^{}]*)\}")
 

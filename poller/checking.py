@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -181,7 +181,7 @@ class KeyWatch:
 
     Args:
         egress: name of the address.
-        accounts: whose keys.
+        accounts: whose keys; looked at anew for every round.
         checker: asks.
         policy: ``warn`` speaks of keys that can do more than read; ``require_read_only`` also has them
             forbidden, and nobody polled before their first check; ``off`` checks nothing.
@@ -200,7 +200,7 @@ class KeyWatch:
         forbid: Callable[[Account, str], Awaitable[None]],
     ) -> None:
         self._egress = egress
-        self._accounts = tuple(accounts)
+        self._accounts = accounts
         self._checker = checker
         self._policy = policy
         self._allow = allow
@@ -215,10 +215,16 @@ class KeyWatch:
             ExceptionGroup: of ``OutboxFailed``: the process must stop.
         """
         while self._policy != "off":
-            await self._round()
+            beyond = await self.check(tuple(self._accounts))
+            self._spoken &= beyond
             await asyncio.sleep(CHECK_EVERY_S)
 
-    async def _round(self) -> None:
+    async def check(self, accounts: Sequence[Account]) -> frozenset[str]:
+        """Check these now; return those whose keys can do more than read.
+
+        Raises:
+            ExceptionGroup: of ``OutboxFailed``: the process must stop.
+        """
         beyond: list[str] = []
 
         async def found(account: Account, finding: Finding) -> None:
@@ -226,8 +232,8 @@ class KeyWatch:
                 beyond.append(account.name)
             await self._apply(account, judge(finding, self._policy))
 
-        await self._checker.check(self._accounts, found)
-        if beyond and self._spoken != frozenset(beyond):
+        await self._checker.check(accounts, found)
+        if not self._spoken.issuperset(beyond):
             logger.warning(
                 "keys can do more than read",
                 extra={
@@ -237,7 +243,8 @@ class KeyWatch:
                     "polled": self._policy != "require_read_only",
                 },
             )
-        self._spoken = frozenset(beyond)
+        self._spoken |= frozenset(beyond)
+        return frozenset(beyond)
 
     async def _apply(self, account: Account, judgement: Judgement) -> None:
         if judgement.verdict is Verdict.FORBIDDEN:

@@ -5,6 +5,8 @@ PollerError
 ├── PollError              one poll failed; ``scope`` says who has to wait
 │   ├── NoResponse         POLL      connection, TLS or time-out; the weight may have been counted
 │   │   └── StaleConnection          a kept-alive connection was dead before any answer
+│   ├── NoKey              POLL      the account's key is not at hand
+│   ├── KeyExchanged       POLL      a key was refused that was replaced meanwhile: ask again at once
 │   ├── Unavailable        POLL      5xx and the exchange's own words for it
 │   ├── BadAnswer          POLL      a success that does not have the documented shape
 │   ├── ClockSkew          POLL      our timestamp was refused; the clock has to be measured again
@@ -126,6 +128,20 @@ class StaleConnection(NoResponse):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, cause="stale")
+
+
+class NoKey(PollError):
+    """The account's key is not at hand: where it is kept cannot be reached, or the account was removed."""
+
+    scope = Scope.POLL
+    kind = "no_key"
+
+
+class KeyExchanged(PollError):
+    """A key was refused that was replaced by another while the request was under way: ask again with that."""
+
+    scope = Scope.POLL
+    kind = "key_exchanged"
 
 
 class Unavailable(PollError):

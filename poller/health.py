@@ -50,6 +50,19 @@ class Health:
         """Stop watching an account."""
         self._accounts.pop(name, None)
 
+    def change(self, account: Account) -> None:
+        """Take an account's new settings over."""
+        self._accounts[account.name].account = account
+
+    def renewed(self, name: str) -> None:
+        """Note that the account has another key: what was refused was the old one."""
+        health = self._accounts[name]
+        # If the new one is refused as well, a quarantine needs no second confirmation.
+        health.refusals = REFUSALS_TO_CONFIRM - 1 if health.state is State.QUARANTINED else 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._accounts
+
     def state(self, name: str) -> State:
         """Return the account's state."""
         return self._accounts[name].state

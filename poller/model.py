@@ -134,6 +134,7 @@ class State(StrEnum):
     OK = "ok"
     STALE = "stale"  # no good answer for a while; the last snapshot may be old
     QUARANTINED = "quarantined"  # its key is refused; probed rarely
+    REMOVED = "removed"  # not configured any more; nothing will be said of it until it is again
 
 
 @dataclass(frozen=True)

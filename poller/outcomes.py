@@ -73,14 +73,38 @@ class Outcomes:
         self._forbidden: set[str] = set()
         self._failing: dict[str, str] = {}  # account -> kind of its last error, so that recoveries are told
         self._complained_s: dict[str, float] = {}
-        now_s = clock.monotonic_s()
         for account in accounts:
-            state = State.OK if acceptance is None else acceptance.baseline(account.name).state
-            self._health.add(account, state, now_s)
+            self.add(account)
+
+    def add(self, account: Account) -> None:
+        """Watch an account more."""
+        state = State.OK if self._acceptance is None else self._acceptance.baseline(account.name).state
+        if state is State.REMOVED:  # configured again, it has to answer as one that always was
+            state = State.OK
+        self._health.add(account, state, self._clock.monotonic_s())
+
+    def change(self, account: Account) -> None:
+        """Take an account's new settings over."""
+        self._health.change(account)
+
+    def remove(self, name: str) -> None:
+        """Watch an account no more; no poll of it may be under way."""
+        self._health.remove(name)
+        self._failing.pop(name, None)
+        for names in (self._bad_requests, self._unavailable, self._forbidden):
+            names.discard(name)
+
+    def renewed(self, name: str) -> None:
+        """Note that an account has another key: what was said of the old one does not count."""
+        self._health.renewed(name)
+
+    def good_s(self, name: str) -> float:
+        """Return when an account last answered well, or when watching it began; monotonic."""
+        return self._health.good_s(name)
 
     def states(self) -> dict[State, int]:
         """Return how many accounts are in each state."""
-        counts = dict.fromkeys(State, 0)
+        counts = dict.fromkeys((State.OK, State.STALE, State.QUARANTINED), 0)
         for state in self._health.states():
             counts[state] += 1
         return counts

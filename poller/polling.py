@@ -19,6 +19,7 @@ from poller.clock import Clock
 from poller.errors import (
     BadAnswer,
     ClockSkew,
+    KeyExchanged,
     OutboxFailed,
     OutboxFull,
     PollError,
@@ -135,7 +136,8 @@ class Dispatcher:
         self._stretching = stretching
         self._observer = observer
         self._slots = asyncio.Semaphore(IN_FLIGHT_AT_MOST)
-        self._in_flight = 0
+        self._in_flight: set[str] = set()
+        self._landed = asyncio.Event()  # set, and replaced, when a poll has ended
         self._woken = asyncio.Event()
         self._stopped = False
         self._stop: Callable[[], object] = lambda: None
@@ -170,10 +172,15 @@ class Dispatcher:
         """Look at the schedule again: somebody was added."""
         self._woken.set()
 
+    async def finished(self, name: str) -> None:
+        """Wait until no poll of an account is under way."""
+        while name in self._in_flight:
+            await self._landed.wait()
+
     def status(self) -> DispatcherStatus:
         """Return the counts."""
         states = self._outcomes.states()
-        return DispatcherStatus(self.egress, sum(states.values()), self._in_flight, states)
+        return DispatcherStatus(self.egress, sum(states.values()), len(self._in_flight), states)
 
     def _stretched(self, factors: Mapping[int, float]) -> None:
         """Take note that due times have moved."""
@@ -188,7 +195,7 @@ class Dispatcher:
             grant = await self._grant()
             due = None if grant is None else self._schedule.take(self._clock.monotonic_s())
             if grant is not None and due is not None:
-                self._in_flight += 1
+                self._in_flight.add(due.account.name)
                 tasks.create_task(self._poll(due, grant), name=f"poll of {due.account.name}")
                 continue
             self._slots.release()
@@ -236,7 +243,9 @@ class Dispatcher:
             logger.exception("a poll failed for a reason of our own", extra={"account": account.name})
             self._metrics.polls.labels(self.egress, "bug").inc()
         finally:
-            self._in_flight -= 1
+            self._in_flight.discard(account.name)
+            self._landed.set()
+            self._landed = asyncio.Event()
             self._slots.release()
             now_s = self._clock.monotonic_s()
             self._schedule.done(account.name, now_s, not_before_s=now_s + hold_s if hold_s else 0.0)
@@ -251,6 +260,8 @@ class Dispatcher:
         outcome = answer and answer.outcome
         if isinstance(outcome, StaleConnection):
             answer = await self._again(account, "stale_connection") or answer
+        elif isinstance(outcome, KeyExchanged):
+            answer = await self._again(account, "key_exchanged") or answer
         elif isinstance(outcome, ClockSkew) and await self._timekeeper.refresh():
             answer = await self._again(account, "clock_skew") or answer
         outcome = answer and answer.outcome

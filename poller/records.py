@@ -3,7 +3,7 @@
 Two kinds of JSON object, one a record, UTF-8, without line breaks:
 
 * ``poller.snapshot/1``: what an account holds, and what changed since the snapshot before;
-* ``poller.status/1``: the account turned ``ok``, ``stale`` or ``quarantined``.
+* ``poller.status/1``: the account turned ``ok``, ``stale``, ``quarantined`` or ``removed``.
 
 Amounts are strings in plain notation without trailing zeros: a JSON number would lose digits in
 nearly every reader. The pydantic models are the published schema and a reader for consumers; the
@@ -202,14 +202,14 @@ class SnapshotRecord(_Published):
 
 
 class StatusRecord(_Published):
-    """The account turned ok, stale or quarantined."""
+    """The account turned ok, stale, quarantined or removed."""
 
     schema_: Literal["poller.status/1"] = Field(alias="schema")
     id: str = Field(description="UUID; the same on every redelivery of this record.")
     account: Name
     labels: dict[str, str]
     sequence: int = Field(ge=0, description="Of the last snapshot record; 0 before the first.")
-    state: Literal["ok", "stale", "quarantined"]
+    state: Literal["ok", "stale", "quarantined", "removed"]
     reason: str = Field(description="One sentence for people.")
     since: Instant
 

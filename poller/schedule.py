@@ -113,9 +113,7 @@ class Schedule:
         """Take up an account that is not in the schedule yet; its first poll comes soon, not at once."""
         if account.name in self._entries:
             raise ValueError(f"account {account.name!r} is scheduled already")
-        if account.priority not in self._lanes:
-            self._lanes[account.priority] = _Lane(_SlowedClock(), [], [])
-            self._lanes = dict(sorted(self._lanes.items(), reverse=True))
+        self._ensure_lane(account.priority)
         entry = self._entries[account.name] = _Entry(account, -math.inf)
         self._wanted[_kind(account)] += 1
         self._place(entry, min(account.interval_s, FIRST_POLL_WITHIN_S), now_s)
@@ -125,6 +123,43 @@ class Schedule:
         entry = self._entries.pop(name, None)
         if entry is not None and self._held.pop(name, None) is None:
             self._wanted[_kind(entry.account)] -= 1
+
+    def change(self, account: Account, now_s: float) -> None:
+        """Take an account's new settings over. Who keeps interval and priority keeps the place as well.
+
+        Anybody else is due soon at a place of the new interval.
+        """
+        entry = self._entries[account.name]
+        before, entry.account = entry.account, account
+        if _kind(before) == _kind(account):
+            return
+        until_s = self._held.get(account.name)
+        if until_s is None:
+            self._wanted[_kind(before)] -= 1
+            self._wanted[_kind(account)] += 1
+        self._ensure_lane(account.priority)
+        entry.place_s = -math.inf  # the other priority's clock may show another time
+        if until_s is not None:
+            self._place(entry, account.interval_s, max(now_s, until_s))
+        elif not entry.in_flight:
+            self._place(entry, min(account.interval_s, FIRST_POLL_WITHIN_S), now_s)
+
+    def release(self, name: str, now_s: float) -> None:
+        """Let an account that must not be asked for a while be due again soon: its key was exchanged."""
+        entry = self._entries[name]
+        if self._held.pop(name, None) is not None:
+            self._wanted[_kind(entry.account)] += 1
+            entry.place_s = -math.inf
+            self._place(entry, min(entry.account.interval_s, FIRST_POLL_WITHIN_S), now_s)
+
+    def due_s(self, name: str) -> float | None:
+        """Return when an account is or was next due; ``None`` if it is not in the schedule, or in flight."""
+        entry = self._entries.get(name)
+        if entry is None or entry.in_flight:
+            return None
+        if math.isfinite(entry.due_s):
+            return entry.due_s
+        return self._lanes[entry.account.priority].clock.when_s(entry.place_s)
 
     def wanted(self) -> dict[tuple[int, float], int]:
         """Return how many accounts want polls, by priority and interval in seconds.
@@ -216,6 +251,11 @@ class Schedule:
                 self._place(entry, min(entry.account.interval_s, FIRST_POLL_WITHIN_S), now_s)
             moved += len(late)
         return moved
+
+    def _ensure_lane(self, priority: int) -> None:
+        if priority not in self._lanes:
+            self._lanes[priority] = _Lane(_SlowedClock(), [], [])
+            self._lanes = dict(sorted(self._lanes.items(), reverse=True))
 
     def _place(self, entry: _Entry, interval_s: float, after_s: float) -> None:
         """Make the account due at its first place after that instant, and void what was planned for it."""

@@ -105,6 +105,14 @@ class WeightBudget:
         self._granted_metric = metrics.weight_granted.labels(egress)
         metrics.weight_limit.labels(egress).set(window.allowed)
 
+    def reconfigure(self, *, limit: int, share: float) -> None:
+        """Allow another share of another limit from now on."""
+        if limit != self._window.terms.configured:
+            self._limit_learned_ns = None
+        self._window.reconfigure(limit=limit, share=share)
+        self._metrics.weight_limit.labels(self.egress).set(self._window.allowed)
+        self._changed.set()
+
     def restore(self, state: bytes | None, *, lost: bool = False) -> None:
         """Take up where the last process on this address ended. Call before the first ``acquire``.
 

@@ -83,6 +83,12 @@ class Terms:
         self.limit = max(shown, before)
         return self.limit
 
+    def reconfigure(self, limit: int) -> None:
+        """Take another configured limit as the truth, until a 429 shows a lower one."""
+        if limit != self.configured:
+            self.configured = self.limit = limit
+            self._shown = None
+
     def restore(self, limit: int) -> None:
         """Take a limit over that was learned before a restart."""
         if self.configured * LOWEST_PART <= limit < self.configured:

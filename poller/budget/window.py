@@ -107,6 +107,11 @@ class WeightWindow:
         self._ramp_s: float | None = None  # when the current ramp began
         self._lone = False  # only one request at a time until a good answer arrives
 
+    def reconfigure(self, *, limit: int, share: float) -> None:
+        """Allow another share of another limit from now on; what was spent stays spent."""
+        self.terms.reconfigure(limit)
+        self._share = share
+
     @property
     def limit(self) -> int:
         """Weight the exchange allows per window, as configured or, if that is less, as learned."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from poller.clock import NS_PER_S, Clock
-from poller.errors import BadAnswer, NoResponse, PollError, StaleConnection
+from poller.errors import BadAnswer, KeyExchanged, NoKey, NoResponse, PollError, Scope, StaleConnection
 from poller.exchange import payload
 from poller.exchange.normalise import normalise
 from poller.exchange.request import (
@@ -98,8 +98,8 @@ class ExchangeClient:
         recv_window_ms: int,
         metrics: Metrics,
     ) -> None:
-        self._transports = transports
-        self._credentials = credentials
+        self._transports = dict(transports)
+        self._credentials = dict(credentials)
         self._server_time = server_time
         self._clock = clock
         self._recv_window_ms = recv_window_ms
@@ -113,8 +113,9 @@ class ExchangeClient:
             parameters["asset"] = account.asset
         if account.btc_valuation:
             parameters["needBtcValuation"] = "true"
-        request = self._signed(account, USER_ASSETS, parameters)
+        credentials = self._credentials.get(account.name)
         try:
+            request = self._signed(account, USER_ASSETS, parameters)
             response = await self._transports[account.egress].send(request)
         except PollError as error:
             return Answer(error, None, begun_s, self._clock.monotonic_s())
@@ -123,7 +124,27 @@ class ExchangeClient:
             outcome = self._snapshot(account, response)
         except PollError as error:
             outcome = error
+            if error.scope is Scope.ACCOUNT and self._credentials.get(account.name) is not credentials:
+                outcome = KeyExchanged("the key was exchanged while it was refused", code=error.code)
         return Answer(outcome, used_weight(response.headers), response.sent_s, response.answered_s)
+
+    def exchange_keys(self, credentials: Mapping[str, Credentials]) -> None:
+        """Sign with these from now on; requests under way end as they were signed."""
+        self._credentials = dict(credentials)
+
+    def put_transport(self, egress: str, transport: Transport) -> Transport | None:
+        """Send through this one from now on; return what it replaces, for the caller to close."""
+        replaced = self._transports.get(egress)
+        self._transports[egress] = transport
+        return replaced
+
+    def take_transport(self, egress: str) -> Transport:
+        """Forget an address, and return its transport for the caller to close."""
+        return self._transports.pop(egress)
+
+    def set_recv_window(self, recv_window_ms: int) -> None:
+        """Let requests be accepted for so long from now on."""
+        self._recv_window_ms = recv_window_ms
 
     async def synchronise(self, egress: str, permit: Callable[[], Awaitable[None]]) -> None:
         """Measure the exchange's clock through one address.
@@ -190,8 +211,10 @@ class ExchangeClient:
         await asyncio.gather(*(transport.close() for transport in self._transports.values()))
 
     def _signed(self, account: Account, endpoint: Endpoint, parameters: Mapping[str, str]) -> Request:
+        if (credentials := self._credentials.get(account.name)) is None:
+            raise NoKey(f"there is no key for account {account.name!r}")
         return sign(
-            self._credentials[account.name],
+            credentials,
             endpoint,
             parameters,
             exchange_ms=self._server_time.now_ms(),

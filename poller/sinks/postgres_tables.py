@@ -5,7 +5,7 @@ Everything lies in one schema:
 * ``snapshots``: one row a snapshot record; ``number`` counts up in the order of delivery.
 * ``balances``: what the snapshot listed, one row an asset; what is not listed is zero.
 * ``changes``: what differs from the account's snapshot before.
-* ``statuses``: the account turned ok, stale or quarantined.
+* ``statuses``: the account turned ok, stale, quarantined or removed.
 * ``accounts``: which snapshot is an account's last, so that nobody has to search for it.
 * ``latest``: a view with the balances of each account's last snapshot.
 * ``schema_version``: one row.
@@ -150,7 +150,7 @@ def _tables(s: str, layout: str) -> list[str]:
     account text NOT NULL,
     labels jsonb NOT NULL,
     sequence bigint NOT NULL,  -- of the last snapshot; 0 before the first
-    state text NOT NULL,  -- ok, stale, quarantined
+    state text NOT NULL,  -- ok, stale, quarantined, removed
     reason text NOT NULL,
     since timestamptz NOT NULL
 )""",

@@ -6,7 +6,7 @@ Tables (amounts are exact, as TEXT; SQLite's numbers would be doubles):
   record's and unique, so what is delivered twice is stored once.
 * ``balances``: what the snapshot listed, one row an asset; what is not listed is zero.
 * ``changes``: what differs from the account's snapshot before.
-* ``statuses``: the account turned ok, stale or quarantined.
+* ``statuses``: the account turned ok, stale, quarantined or removed.
 * ``latest``: a view with the balances of each account's last snapshot.
 
 ``write`` returns when the batch is committed with ``synchronous=FULL``: it survives a power cut as far
