@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,16 @@ from poller.config import Config, Secrets
 from poller.control import Serving, outbox_verbs, socket_path
 from poller.delivery import Delivery, DeliveryStatus
 from poller.delivery.calls import text
-from poller.errors import OutboxFailed, OutboxFull, PollError, SinkNotOpened
+from poller.errors import ConfigError, OutboxFailed, OutboxFull, PollError, SinkNotOpened
+from poller.following import Following
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
 from poller.outbox import OutboxStats
 from poller.polling import DispatcherStatus, Observer
+from poller.reloading import InForce, Reloading
+from poller.report import Report
 from poller.running import Running
+from poller.sampling import Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +79,28 @@ class App:
         self._config = config
         self._clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
+        self._secrets = secrets
         self._assembly = Assembly(config, secrets, self._clock, self.metrics)
         self._observer = observer
         self._parts: Parts | None = None
+        self._reloading: Reloading | None = None
+        self._following: Following | None = None
         self.started = asyncio.Event()
+
+    def reload_soon(self) -> None:
+        """Have the configuration read anew; for signals. Nothing happens while nothing runs."""
+        if self._following is not None:
+            self._following.ask()
+
+    async def reload(self) -> tuple[str, ...]:
+        """Read the configuration anew and put it into force; return what is different, a line each.
+
+        Raises:
+            ConfigError: it has problems, or nothing runs yet; what was in force still is.
+        """
+        if self._reloading is None:
+            raise ConfigError("the daemon is only just starting; ask again")
+        return await self._reloading.reload()
 
     async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
         """Poll and deliver until ``stop`` is set; then end the polls, drain the sinks, and return.
@@ -94,7 +116,10 @@ class App:
         hurry = hurry or asyncio.Event()
         async with (
             self._assembly.open(self._observer) as parts,
-            Serving(socket_path(self._config.outbox.path), outbox_verbs(parts.outbox, self._clock)),
+            Serving(
+                socket_path(self._config.outbox.path),
+                {**outbox_verbs(parts.outbox, self._clock), "reload": self._reload_verb},
+            ),
         ):
             self._parts = parts
             try:
@@ -102,7 +127,16 @@ class App:
             except* OutboxFailed as failed:
                 raise _first(failed) from None
             finally:
-                self._parts = None
+                self._parts = self._reloading = self._following = None
+
+    async def _reload_verb(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {"changed": list(await self.reload())}
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    def _adopt(self, now: InForce) -> None:
+        self._config, self._secrets, self._assembly = now.config, now.secrets, now.assembly
 
     async def check(self, *, timeout_s: float, checked: Callable[[], object]) -> Checkup:
         """Ask the exchange for its time, its status and what every key may do, within the budget.
@@ -204,6 +238,7 @@ class App:
             keeping = tasks.create_task(parts.timekeeper.run(), name="clock")
             for name in parts.egress:
                 running.start_egress(name)
+            beside = self._start_beside(tasks, parts, running)
             self.started.set()
             logger.info(
                 "started",
@@ -216,11 +251,34 @@ class App:
             )
             await stop.wait()
             logger.info("stopping: polls end, sinks drain", extra={"drain_s": self._config.shutdown.drain_s})
+            for task in beside:
+                task.cancel()
             await _unless(hurry, running.stop_polling())
             keeping.cancel()
             await _unless(hurry, self._drain(parts))
             running.cancel()
         logger.info("stopped")
+
+    def _start_beside(
+        self, tasks: asyncio.TaskGroup, parts: Parts, running: Running
+    ) -> list[asyncio.Task[None]]:
+        """Start what watches and changes the daemon, and may end with the first signal."""
+        sampling = Sampling(parts, self._clock)
+        report = Report(parts, self._config, sampling, self._clock)
+        self._reloading = Reloading(
+            InForce(self._config, self._secrets, self._assembly),
+            parts,
+            running,
+            report,
+            clock=self._clock,
+            metrics=self.metrics,
+            adopted=self._adopt,
+        )
+        self._following = Following(self._reloading, self._clock, is_watching=self._config.reload.is_watching)
+        return [
+            tasks.create_task(sampling.run(), name="sampling"),
+            tasks.create_task(self._following.run(), name="following the configuration"),
+        ]
 
     async def _tell_removed(self, parts: Parts) -> None:
         """Tell sinks of accounts that were configured when the last process ended, and are not any more."""

@@ -57,7 +57,11 @@ class RoundParts:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a daemon consists of, while it is open. Addresses and deliveries come and go."""
+    """What a daemon consists of, while it is open. Addresses and deliveries come and go.
+
+    Attributes:
+        locks: of the addresses that requests leave from, by what stands for each: see ``address_key``.
+    """
 
     outbox: Outbox
     client: ExchangeClient
@@ -116,7 +120,7 @@ class Assembly:
             EgressLocked: another process sends from one of the addresses.
         """
         async with self._foundation() as base:
-            observations = Observations(self._clock, observer)
+            observations = Observations(self._clock, observer, position=lambda: base.outbox.last_position)
             acceptance = await self._acceptance(base.outbox, observations)
             egress: dict[str, Egress] = {}
             parts = Parts(
@@ -160,7 +164,7 @@ class Assembly:
             locks: dict[str, FileLock | None] = {}
             stack.callback(_release, locks)
             for name in self._config.egress:
-                locks[name] = self.claim(name)
+                locks[self.address_key(name)] = self.claim(name)
             server_time = ServerTime(self._clock)
             client = self._client(server_time)
             stack.push_async_callback(client.close)

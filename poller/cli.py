@@ -27,6 +27,7 @@ from poller.commands.command_line import (
     reports_errors,
 )
 from poller.commands.outbox import outbox
+from poller.commands.reload import reload
 
 
 @click.group(
@@ -61,7 +62,7 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     """Run the daemon until SIGTERM or Ctrl-C.
 
     The first signal ends the polls and drains the sinks, up to the configured limit; a second one exits
-    at once. What is not drained is delivered after the next start.
+    at once. What is not drained is delivered after the next start. SIGHUP reads the configuration anew.
     """
     from poller.app import App
     from poller.config import load, read_secrets
@@ -74,7 +75,9 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     style: Any = log_format or config.logging.format
     with logging_to(level=log_level or config.logging.level, style=style, metrics=metrics):
         app = App(config, read_secrets(config), metrics=metrics)
-        code = asyncio.run(until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry)))
+        code = asyncio.run(
+            until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry), hung_up=app.reload_soon)
+        )
     sys.exit(code)
 
 
@@ -345,6 +348,7 @@ def sinks(kind: str | None, **options: str | None) -> None:
 
 
 main.add_command(outbox)
+main.add_command(reload)
 
 
 @contextmanager

@@ -121,9 +121,12 @@ class Health:
         """Judge staleness by intervals as they are now, by priority: what must wait is late, not stale."""
         self._stretch = dict(factors)
 
+    def stretch(self, priority: int) -> float:
+        """Return how many times as long as configured the intervals of a priority are now."""
+        return max(1.0, self._stretch.get(priority, 1.0))
+
     def _stale_s(self, health: _Health) -> float:
-        stretch = max(1.0, self._stretch.get(health.account.priority, 1.0))
-        return health.good_s + health.account.stale_after_s * stretch
+        return health.good_s + health.account.stale_after_s * self.stretch(health.account.priority)
 
     def stale(self, now_s: float) -> list[Account]:
         """Return the accounts that have become stale and were not yet called so."""

@@ -62,8 +62,30 @@ class Metrics:
             "records_replayed", "Records that came back to a sink by moving its cursor.", "sink"
         )
         self.backlog = self._gauge("sink_backlog", "Records accepted and not yet acknowledged.", "sink")
+        # Configuration
+        self.config_reloads = self._counter(
+            "config_reloads", "Attempts to read the configuration anew, by result.", "result"
+        )
+        self.config_last_reload_successful = self._gauge(
+            "config_last_reload_successful", "1 if the last attempt to reload was good, or there was none."
+        )
+        self.config_last_reload_success = self._gauge(
+            "config_last_reload_success_timestamp_seconds", "When what is in force was read."
+        )
+        self.config_last_reload_successful.set(1)
         # Logs
         self.logs_dropped = self._counter("logs_dropped", "Log lines dropped because nobody read them.")
+
+    def config_reloaded(self, utc_ns: int) -> None:
+        """Count that another configuration is in force, or the same one anew."""
+        self.config_reloads.labels("success").inc()
+        self.config_last_reload_successful.set(1)
+        self.config_last_reload_success.set(utc_ns / 1e9)
+
+    def config_refused(self) -> None:
+        """Count that a configuration was refused."""
+        self.config_reloads.labels("failure").inc()
+        self.config_last_reload_successful.set(0)
 
     def value(self, name: str, **labels: str) -> float:
         """Return one sample's value, 0.0 if it was never touched; ``name`` without the ``poller_`` prefix."""

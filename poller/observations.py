@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -78,6 +78,7 @@ class Seen:
         error, error_kind: of the last poll; empty if it was good.
         failures: polls that failed in a row.
         sequence: of the last record.
+        position: not before that of the last record; 0 if there was none since the start.
         reason: why it is in its state, as sinks were told since the start.
         number: of the last thing that was seen, of all accounts.
     """
@@ -89,6 +90,7 @@ class Seen:
     error_kind: str = ""
     failures: int = 0
     sequence: int = 0
+    position: int = 0
     reason: str = ""
     number: int = 0
     line: Line = field(default_factory=Line)
@@ -119,10 +121,14 @@ class Observations:
     Args:
         clock: time.
         observer: called with every poll's outcome as well, for others who watch.
+        position: the outbox's last one, to know up to where a sink has to be.
     """
 
-    def __init__(self, clock: Clock, observer: Observer | None = None) -> None:
+    def __init__(
+        self, clock: Clock, observer: Observer | None = None, *, position: Callable[[], int] = lambda: 0
+    ) -> None:
         self._clock = clock
+        self._position = position
         self._observer = observer
         self._seen: OrderedDict[str, Seen] = OrderedDict()  # the last to change is the last
         self._happenings: deque[Happening] = deque(maxlen=HAPPENINGS_KEPT)
@@ -154,7 +160,7 @@ class Observations:
     def told(self, record: Record, changes: Sequence[Change]) -> None:
         """Take note of what sinks will get."""
         seen = self.touch(record.account)
-        seen.sequence = record.sequence
+        seen.sequence, seen.position = record.sequence, self._position()
         text = ""
         if record.kind is Kind.STATUS:
             text = seen.reason = record.document["reason"]

@@ -98,6 +98,14 @@ class Outcomes:
         """Note that an account has another key: what was said of the old one does not count."""
         self._health.renewed(name)
 
+    def stretch(self, priority: int) -> float:
+        """Return how many times as long as configured the intervals of a priority are now."""
+        return self._health.stretch(priority)
+
+    def state(self, name: str) -> State:
+        """Return an account's state."""
+        return self._health.state(name)
+
     def good_s(self, name: str) -> float:
         """Return when an account last answered well, or when watching it began; monotonic."""
         return self._health.good_s(name)

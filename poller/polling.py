@@ -172,6 +172,10 @@ class Dispatcher:
         """Look at the schedule again: somebody was added."""
         self._woken.set()
 
+    def is_polling(self, name: str) -> bool:
+        """Say whether a poll of an account is under way."""
+        return name in self._in_flight
+
     async def finished(self, name: str) -> None:
         """Wait until no poll of an account is under way."""
         while name in self._in_flight:

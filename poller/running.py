@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from poller.assembly import Parts
+from poller.exchange.transport import Transport
+
+PATIENCE_S: Final = 5.0  # for a sink that is to go, to end the batch it is at
 
 
 class Running:
@@ -22,9 +26,13 @@ class Running:
         self._polling: dict[str, asyncio.Task[None]] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._delivering: dict[str, asyncio.Task[None]] = {}
+        self._is_over = False
+        self._retiring: set[asyncio.Task[None]] = set()
 
     def start_egress(self, name: str, keyless: Sequence[str] = ()) -> None:
         """Poll from an address, but not the accounts whose key cannot be had yet."""
+        if self._is_over:
+            return
         egress = self._parts.egress[name]
         egress.start(keyless)
         self._polling[name] = self._tasks.create_task(egress.dispatcher.run(), name=f"polls from {name}")
@@ -33,23 +41,30 @@ class Running:
 
     async def stop_egress(self, name: str) -> None:
         """Poll from an address no more; when this returns what was under way has ended."""
-        self._watching.pop(name).cancel()
-        self._parts.egress[name].dispatcher.stop()
-        await asyncio.wait([self._polling.pop(name)])
+        if name in self._polling:
+            self._watching.pop(name).cancel()
+            self._parts.egress[name].dispatcher.stop()
+            await asyncio.wait([self._polling.pop(name)])
 
     def start_delivery(self, name: str) -> None:
         """Deliver to a sink."""
+        if self._is_over:
+            return
         delivery = self._parts.deliveries[name]
         self._delivering[name] = self._tasks.create_task(delivery.run(), name=f"delivery to {name}")
 
     async def stop_delivery(self, name: str) -> None:
         """Deliver to a sink no more; when this returns it is closed. What it has not acknowledged stays."""
-        task = self._delivering.pop(name)
-        task.cancel()
-        await asyncio.wait([task])
+        if name in self._delivering:
+            task = self._delivering.pop(name)
+            self._parts.deliveries[name].end()
+            await asyncio.wait([task], timeout=PATIENCE_S)
+            task.cancel()  # it is stuck: what it was about to write comes again
+            await asyncio.wait([task])
 
     async def stop_polling(self) -> None:
-        """Grant no further poll; when this returns those under way have ended."""
+        """Grant no further poll; when this returns those under way have ended. Nothing starts after it."""
+        self._is_over = True
         for task in self._watching.values():
             task.cancel()
         for egress in self._parts.egress.values():
@@ -57,8 +72,23 @@ class Running:
         if self._polling:
             await asyncio.wait(list(self._polling.values()))
 
+    def retire(self, transports: Sequence[Transport], after_s: float) -> None:
+        """Close what is not sent through any more, once what was under way has had its time."""
+        task = self._tasks.create_task(_close(transports, after_s), name="closing of old transports")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
     def cancel(self) -> None:
         """End everything that is left, at once."""
         for tasks in (self._watching, self._polling, self._delivering):
             for task in tasks.values():
                 task.cancel()
+        for task in self._retiring:
+            task.cancel()
+
+
+async def _close(transports: Sequence[Transport], after_s: float) -> None:
+    try:
+        await asyncio.sleep(after_s)
+    finally:
+        await asyncio.gather(*(transport.close() for transport in transports))

@@ -58,6 +58,10 @@ class TimeKeeper:
                 self._tried.set()
             await asyncio.sleep(delay_s)
 
+    def set_interval(self, interval_s: float) -> None:
+        """Measure this often, from the next measurement on."""
+        self._interval_s = interval_s
+
     async def ready(self) -> None:
         """Wait until the exchange's clock is known, or has refused to be: polls go by ours then."""
         await self._tried.wait()

@@ -80,6 +80,21 @@ def parse_share(value: object) -> float:
     raise UnitError(f"{_shown(value)} is not a share", _remedy(value, "%", "90%", "90%, 12.5%"))
 
 
+def span(seconds: float) -> str:
+    """Return a duration as people say it, in at most two units: ``0.4 s``, ``52 s``, ``5 min``, ``3 h 20 min``."""
+    if seconds < 0.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    for size, unit, part, smaller in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= size:
+            large, rest = divmod(whole, size)
+            small = rest // part
+            return f"{large} {unit} {small} {smaller}" if small and large < 10 else f"{large} {unit}"
+    return f"{whole // 60} min"
+
+
 def _remedy(value: object, unit: str, example: str, forms: str) -> str:
     """Name the value that was likely meant, if only its unit is missing."""
     text = str(value) if not isinstance(value, bool) else ""

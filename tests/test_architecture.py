@@ -18,12 +18,15 @@ LAYERS = [
     {"commands"},
     {"demo"},
     {"app"},
-    {"running"},
+    {"following"},
+    {"reloading"},
+    {"report", "running"},
+    {"sampling"},
     {"assembly"},
     {"config", "egress", "observations", "server", "simulator", "testing"},
     {"polling"},
     {"checking", "delivery", "outcomes", "stretching", "timekeeping"},
-    {"acceptance", "asyncapi", "control", "maintenance"},
+    {"acceptance", "asyncapi", "control", "explaining", "maintenance", "readiness"},
     {
         "addresses",
         "budget",
@@ -95,6 +98,9 @@ def test_only_the_composition_root_and_above_know_the_configuration() -> None:
         "commands",
         "config",
         "demo",
+        "following",
+        "reloading",
+        "report",
     }
 
 

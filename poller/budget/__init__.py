@@ -113,6 +113,11 @@ class WeightBudget:
         self._metrics.weight_limit.labels(self.egress).set(self._window.allowed)
         self._changed.set()
 
+    def leave_elsewhere(self) -> None:
+        """Note that requests leave from another address now: nobody knows yet what was spent from it."""
+        self._unknown = True
+        self._window.start_carefully()
+
     def restore(self, state: bytes | None, *, lost: bool = False) -> None:
         """Take up where the last process on this address ended. Call before the first ``acquire``.
 

@@ -19,6 +19,7 @@ from poller.config.sections import (
     read_key_policy,
     read_logging,
     read_outbox,
+    read_reload,
     read_shutdown,
 )
 from poller.config.settings import Config, ExchangeSettings, Place
@@ -35,6 +36,7 @@ KEYS: Final = (
     "sinks",
     "outbox",
     "shutdown",
+    "reload",
     "logging",
 )
 
@@ -85,6 +87,7 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
         outbox=outbox,
         shutdown=shutdown,
         logging=logging,
+        reload=read_reload(sections["reload"], findings),
         key_policy=read_key_policy(source.root.entries.get("key_policy"), findings),
         places=dict(_places(source.root.entries, findings)) | fleet.places,
     )

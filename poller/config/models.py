@@ -248,6 +248,12 @@ class ShutdownSection(Section):
     drain: Annotated[float, _duration("0s", "1h")] = 20.0
 
 
+class ReloadSection(Section):
+    """``reload``."""
+
+    watch: bool = True
+
+
 class LoggingSection(Section):
     """``logging``."""
 

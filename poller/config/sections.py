@@ -16,6 +16,7 @@ from poller.config.models import (
     KeyPolicySection,
     LoggingSection,
     OutboxSection,
+    ReloadSection,
     ShutdownSection,
     is_loopback,
     is_name,
@@ -26,6 +27,7 @@ from poller.config.settings import (
     ExchangeSettings,
     LoggingSettings,
     OutboxSettings,
+    ReloadSettings,
     SecretSetting,
     ShutdownSettings,
 )
@@ -152,6 +154,12 @@ def read_shutdown(node: Node, findings: Findings) -> ShutdownSettings:
     """Return how to stop."""
     section = findings.check(ShutdownSection, node, "shutdown") or ShutdownSection()
     return ShutdownSettings(drain_s=section.drain)
+
+
+def read_reload(node: Node, findings: Findings) -> ReloadSettings:
+    """Return when to read the configuration anew."""
+    section = findings.check(ReloadSection, node, "reload") or ReloadSection()
+    return ReloadSettings(is_watching=section.watch)
 
 
 def read_logging(node: Node, findings: Findings) -> LoggingSettings:

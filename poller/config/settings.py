@@ -156,6 +156,13 @@ class ShutdownSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadSettings:
+    """When to read the configuration anew. ``is_watching``: also when a file of it changes, unasked."""
+
+    is_watching: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingSettings:
     """What to log. ``auto`` is text on a terminal, JSON otherwise."""
 
@@ -188,6 +195,7 @@ class Config:
     outbox: OutboxSettings
     shutdown: ShutdownSettings
     logging: LoggingSettings
+    reload: ReloadSettings = ReloadSettings()
     key_policy: KeyPolicy = "warn"
     places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from poller.clock import Clock
-from poller.delivery.calls import CANCEL_PATIENCE_S, Calls, text
+from poller.delivery.calls import CANCEL_PATIENCE_S, Calls, first_of, text
 from poller.delivery.settings import DeliverySettings
 from poller.delivery.trouble import Trouble
 from poller.errors import BatchRejected, OutboxFull, SinkBroken, SinkError, SinkRejected
@@ -135,6 +135,7 @@ class Delivery:
         self._is_opened = False
         self._moved = asyncio.Event()
         self._draining = asyncio.Event()
+        self._ending = asyncio.Event()
         # The dice spread retries; nobody must not guess them.
         self._trouble = Trouble(name, settings, clock, metrics, dice or random.Random())  # noqa: S311
         self._delivered = 0
@@ -161,8 +162,10 @@ class Delivery:
             while not self._is_opened:
                 await self._works(self.open)
             self._trouble.succeeded()
-            while True:
-                await self._outbox.wait_for_work(self.name)
+            while not self._ending.is_set():
+                if not self._outbox.backlog(self.name) and not self._outbox.again(self.name):
+                    await first_of(self._outbox.wait_for_work(self.name), self._ending.wait())
+                    continue
                 if self._outbox.again(self.name):
                     await self._deliver_again()
                 if self._outbox.backlog(self.name):
@@ -209,16 +212,8 @@ class Delivery:
 
     async def _linger(self) -> None:
         """Wait for a full batch, for its time, or for the end."""
-        waiting = [
-            asyncio.create_task(self._outbox.gathered(self.name, self._settings.batch_records)),
-            asyncio.create_task(self._draining.wait()),
-        ]
-        try:
-            await asyncio.wait(waiting, timeout=self._settings.linger_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+        gathered = self._outbox.gathered(self.name, self._settings.batch_records)
+        await first_of(gathered, self._draining.wait(), timeout_s=self._settings.linger_s)
 
     async def _acknowledge(self, position: int, dead: Sequence[DeadLetter]) -> None:
         await self._commit(lambda: self._outbox.acknowledge(self.name, position, dead))
@@ -242,6 +237,11 @@ class Delivery:
         while self._outbox.cursor(self.name) < position:
             self._moved.clear()
             await self._moved.wait()
+
+    def end(self) -> None:
+        """Let ``run`` return once the batch that is being written is acknowledged, and read no other."""
+        self._draining.set()
+        self._ending.set()
 
     def status(self) -> DeliveryStatus:
         """Return how the sink is doing."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from poller.errors import OutboxFull, SinkBroken, SinkError, SinkUnavailable
 from poller.secrets import redact
@@ -101,3 +102,20 @@ def _look_at(task: asyncio.Task[None]) -> None:
     """Take note of how an abandoned call ended, or asyncio would report it as lost."""
     if not task.cancelled():
         task.exception()
+
+
+async def first_of(*events: Coroutine[Any, Any, object], timeout_s: float | None = None) -> None:
+    """Wait for the first of several things to happen, or for the time to pass; the others are cancelled.
+
+    Raises:
+        Exception: what the one that happened raised.
+    """
+    waiting = [asyncio.create_task(event) for event in events]
+    try:
+        done, _ = await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    for task in done:
+        task.result()

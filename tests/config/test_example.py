@@ -16,6 +16,7 @@ from poller.config import (
     ExchangeSettings,
     LoggingSettings,
     OutboxSettings,
+    ReloadSettings,
     ShutdownSettings,
     load,
     read_secrets,
@@ -30,6 +31,7 @@ from poller.config.models import (
     ExchangeSection,
     LoggingSection,
     OutboxSection,
+    ReloadSection,
     Section,
     ShutdownSection,
     SinkSection,
@@ -102,6 +104,7 @@ def test_where_the_example_can_show_a_default_it_does(example: Config) -> None:
     assert example.outbox == OutboxSettings(example.directory / "data/outbox.db")
     assert example.key_policy == "warn"
     assert example.shutdown == ShutdownSettings()
+    assert example.reload == ReloadSettings()
     assert example.logging == LoggingSettings()
     assert example.sinks["history"].delivery == DeliverySettings()
     shown = {key: node.plain() for key, node in document()["defaults"].entries.items()}
@@ -120,6 +123,7 @@ def test_the_example_has_every_section() -> None:
         ("defaults", DefaultsSection),
         ("outbox", OutboxSection),
         ("shutdown", ShutdownSection),
+        ("reload", ReloadSection),
         ("logging", LoggingSection),
     ],
 )

@@ -1,0 +1,40 @@
+"""``poller reload``: have a running daemon read its configuration anew, and say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+import orjson
+
+from poller.commands.command_line import FAILED, USAGE, config_option, examples, exit_with, reports_errors
+
+
+@click.command(epilog=examples("poller check && poller reload", "poller reload --json | jq '.changed[]'"))
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@reports_errors
+def reload(*, path: Path, as_json: bool) -> None:
+    """Have the running daemon read its configuration anew, and say what is different now.
+
+    All of it or nothing: if anything is wrong, what was in force still is, every problem is listed, and the
+    exit code is 2. Accounts that did not change keep their place, sinks keep their cursors. Exits with 1 if
+    no daemon runs.
+    """
+    from poller.config import load
+    from poller.control import NobodyThere, Refused, ask, socket_path
+
+    outbox = load(path).outbox.path
+    try:
+        answer = asyncio.run(ask(socket_path(outbox), "reload", {}))
+    except NobodyThere as error:
+        exit_with(FAILED, f"error: no daemon runs on {outbox}: {error}; start one with: poller run -c {path}")
+    except Refused as error:
+        exit_with(USAGE, f"error: not reloaded; what was in force still is\n{error}")
+    if as_json:
+        click.echo(orjson.dumps(answer))
+    elif answer["changed"]:
+        click.echo("\n".join(answer["changed"]))
+    else:
+        click.echo("nothing is different")

@@ -1,0 +1,79 @@
+"""Tell from outside whether a file of the configuration was changed, without reading it.
+
+A file is known by what ``stat`` says of what its path leads to. So an editor's rename counts, and so does
+the swap of a symbolic link by which Kubernetes exchanges a whole directory.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from poller.config.files import read_source
+from poller.config.settings import Config, SecretSetting
+from poller.errors import Problem
+
+Footprint = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class Footprints:
+    """Takes footprints of the main file, of those it includes, and of those that hold secrets.
+
+    Blocks while it looks; not to be used from two threads at once.
+
+    Args:
+        path: of the main file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._main: tuple[int, ...] | None = None
+        self._patterns: list[str] = []
+
+    def take(self, config: Config) -> Footprint:
+        """Return the footprint as it is now. ``config`` names the secrets' files: it is what is in force."""
+        main = _print(self._path)
+        if main != self._main:
+            self._main, self._patterns = main, list(_patterns(self._path))
+        paths = {str(self._path), *_matches(self._patterns, self._path.parent)}
+        paths.update(str(path) for path in _secret_files(config))
+        return tuple(sorted((path, _print(Path(path))) for path in paths))
+
+
+def _patterns(path: Path) -> Iterator[str]:
+    problems: list[Problem] = []
+    source = read_source(path, problems)
+    include = None if source is None else source.root.entries.get("include")
+    if include is not None and isinstance(include.value, list):
+        yield from (entry.value for entry in include.value if isinstance(entry.value, str))
+
+
+def _matches(patterns: Iterable[str], directory: Path) -> Iterator[str]:
+    for pattern in patterns:
+        for match in glob.glob(pattern, root_dir=directory, recursive=True):  # noqa: PTH207  # as they are read
+            yield str(directory / match)
+
+
+def _secret_files(config: Config) -> Iterator[Path]:
+    for setting in _settings(config):
+        if setting is not None and setting.reference.scheme == "file":
+            yield setting.directory / setting.reference.name
+
+
+def _settings(config: Config) -> Iterator[SecretSetting | None]:
+    for keys in config.keys.values():
+        yield from (keys.api_key, keys.secret, keys.private_key, keys.passphrase)
+    for egress in config.egress.values():
+        yield egress.proxy
+    for sink in config.sinks.values():
+        yield from sink.secrets.values()
+
+
+def _print(path: Path) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)  # noqa: PTH116  # the target's, of thousands of files
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode

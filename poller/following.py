@@ -1,0 +1,84 @@
+"""Reload the configuration when somebody asks for it, and when its files change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from poller.clock import Clock
+from poller.config.footprint import Footprints
+from poller.errors import ConfigError
+from poller.reloading import Reloading
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 2.0
+# What made a configuration fail may lie in a file that is not known, such as one that is missing.
+TRY_AGAIN_S: Final = 30.0
+
+
+class Following:
+    """Lets the daemon follow its configuration.
+
+    Args:
+        reloading: reads it.
+        is_watching: look at the files as well, by themselves.
+        busy: called with whether a reload is under way, before and after each.
+    """
+
+    def __init__(
+        self,
+        reloading: Reloading,
+        clock: Clock,
+        *,
+        is_watching: bool,
+        busy: Callable[[bool], object] = lambda _: None,
+    ) -> None:
+        self._reloading = reloading
+        self._clock = clock
+        self._is_watching = is_watching
+        self._busy = busy
+        self._asked = asyncio.Event()
+        self._refused_s: float | None = None
+
+    def ask(self) -> None:
+        """Have the configuration read anew, soon; for signals."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled.
+
+        Raises:
+            OutboxFailed: the process must stop.
+        """
+        footprints = Footprints(self._reloading.now.config.path)
+        in_force = before = await asyncio.to_thread(footprints.take, self._reloading.now.config)
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S if self._is_watching else None):
+                    await self._asked.wait()
+            except TimeoutError:
+                # Only what has stood still for a while is read: an editor may be in the middle of it.
+                now = await asyncio.to_thread(footprints.take, self._reloading.now.config)
+                has_settled, before = now == before, now
+                if not has_settled or (now == in_force and not self._is_to_try_again()):
+                    continue
+                in_force = now
+            self._asked.clear()
+            await self._reload()
+
+    def _is_to_try_again(self) -> bool:
+        return self._refused_s is not None and self._clock.monotonic_s() - self._refused_s >= TRY_AGAIN_S
+
+    async def _reload(self) -> None:
+        self._busy(True)  # noqa: FBT003  # a callback's only argument
+        try:
+            await self._reloading.reload()
+        except ConfigError:  # it is said where it was found
+            self._refused_s = self._clock.monotonic_s()
+        else:
+            self._refused_s = None
+        finally:
+            self._busy(False)  # noqa: FBT003

@@ -1,0 +1,410 @@
+"""Another configuration while the daemon runs: over real sockets, with a simulated exchange and real files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poller import following
+from poller.app import App
+from poller.config import load, read_secrets
+from poller.errors import ConfigError
+from poller.model import State
+from poller.outbox import Outbox
+from poller.simulator import SimulatorSettings, serve, write_config
+from poller.simulator.server import SimulatorServer
+from tests.end_to_end.processes import POLLER, simulating, start, stop, wait_for
+
+pytestmark = pytest.mark.real_time
+
+POLL = "POST /sapi/v3/asset/getUserAsset"
+
+
+async def happens(condition: Callable[[], Any]) -> None:
+    """Wait for what a daemon on the same loop does; the test's own limit ends a vain wait."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  # what it waits for sets no event
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Daemon:
+    """A daemon with the fleet of a simulated exchange, and the files it runs from."""
+
+    app: App
+    directory: Path
+    server: SimulatorServer
+    refused: list[tuple[str, str]]
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "accounts.yaml"
+
+    def polls(self, account: str) -> int:
+        return self.server.exchange.tally.polls[account]
+
+    def edit(self, pattern: str, replacement: str) -> None:
+        text, count = re.subn(pattern, replacement, self.file.read_text(), flags=re.MULTILINE | re.DOTALL)
+        assert count
+        self.file.write_text(text)
+
+    def remove(self, account: str) -> None:
+        self.edit(rf"^  {account}:\n(    [^\n]*\n)+", "")
+
+    async def polled_again(self, *accounts: str) -> None:
+        before = {name: self.polls(name) for name in accounts}
+        await happens(lambda: all(self.polls(name) > before[name] + 1 for name in accounts))
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.directory / "data/history.db")) as db:
+            return db.execute(query).fetchall()
+
+
+@asynccontextmanager
+async def running(directory: Path, *, watch: bool = False, spare: int = 0) -> AsyncIterator[Daemon]:
+    settings = SimulatorSettings(accounts=8, latency_ms=(1.0, 5.0), moves_per_s=40.0)
+    refused: list[tuple[str, str]] = []
+    async with serve(settings) as server:
+        write_config(directory, server.url, server.accounts[: 8 - spare], settings, interval="200ms")
+        with (directory / "accounts.yaml").open("a") as file:
+            file.write(f"reload: {{watch: {str(watch).lower()}}}\n")
+        config = load(directory / "accounts.yaml")
+
+        def observer(account: Any, outcome: Any, _: float) -> None:
+            if isinstance(outcome, Exception):
+                refused.append((account.name, str(outcome)))
+
+        app, stop_it = App(config, read_secrets(config), observer=observer), asyncio.Event()
+        task = asyncio.create_task(app.run(stop_it))
+        daemon = Daemon(app, directory, server, refused)
+        await happens(lambda: all(daemon.polls(name) for name in config.accounts))
+        yield daemon
+        stop_it.set()
+        await task
+
+
+async def test_nothing_is_different_when_nothing_was_changed(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        assert await daemon.app.reload() == ()
+        assert daemon.app.metrics.value("config_reloads_total", result="success") == 1
+
+
+async def test_accounts_come_and_go_and_the_others_go_on(tmp_path: Path) -> None:
+    async with running(tmp_path, spare=2) as daemon:
+        daemon.remove("sim-0002")
+        for number in (7, 8):
+            account = daemon.server.accounts[number - 1]
+            (tmp_path / f"secrets/{account.name}.key").write_text(account.api_key)
+            (tmp_path / f"secrets/{account.name}.any").write_text(account.secret)
+            for ending in ("key", "any"):
+                (tmp_path / f"secrets/{account.name}.{ending}").chmod(0o600)
+            kind = "secret" if account.kind == "hmac" else "private_key"
+            daemon.edit(
+                "^accounts:\n",
+                f"accounts:\n  {account.name}: {{api_key: file:secrets/{account.name}.key, "
+                f"{kind}: file:secrets/{account.name}.any}}\n",
+            )
+        assert await daemon.app.reload() == (
+            "2 accounts added: sim-0008, sim-0007",
+            "1 account removed: sim-0002",
+        )
+        gone = daemon.polls("sim-0002")
+        await daemon.polled_again("sim-0001", "sim-0007", "sim-0008")
+        assert daemon.polls("sim-0002") == gone
+        await happens(
+            lambda: (
+                daemon.rows("SELECT state, reason FROM statuses WHERE account = 'sim-0002'")
+                == [("removed", "removed from the configuration")]
+            )
+        )
+    assert daemon.refused == []
+
+
+async def test_an_account_that_comes_back_is_said_to_be_well_and_goes_on_counting(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        before = daemon.file.read_text()
+        daemon.remove("sim-0003")
+        await daemon.app.reload()
+        daemon.file.write_text(before)
+        assert await daemon.app.reload() == ("1 account added: sim-0003",)
+        await daemon.polled_again("sim-0003")
+        query = "SELECT state, reason FROM statuses WHERE account = 'sim-0003' ORDER BY number"
+        await happens(
+            lambda: (
+                daemon.rows(query)
+                == [("removed", "removed from the configuration"), ("ok", "it is configured again")]
+            )
+        )
+    sequences = daemon.rows("SELECT sequence FROM snapshots WHERE account = 'sim-0003' ORDER BY number")
+    assert [number for (number,) in sequences] == list(range(1, len(sequences) + 1))
+
+
+async def test_an_account_that_went_while_nobody_ran_is_said_to_be_removed_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as daemon:
+        pass
+    daemon.remove("sim-0004")
+    config = load(daemon.file)
+    app, stop_it = App(config, read_secrets(config)), asyncio.Event()
+    task = asyncio.create_task(app.run(stop_it))
+    query = "SELECT account, state FROM statuses WHERE state = 'removed'"
+    await happens(lambda: daemon.rows(query) == [("sim-0004", "removed")])
+    stop_it.set()
+    await task
+
+
+async def test_a_key_is_exchanged_without_a_poll_that_fails(tmp_path: Path) -> None:
+    async with running(tmp_path, spare=2) as daemon:
+        # Two of the same kind: the other's key stands for the new one.
+        old, new = daemon.server.accounts[0], daemon.server.accounts[6]
+        assert old.kind == new.kind
+        others = {"sim-0001": ("key", new.api_key), "sim-0001.": ("secret", new.secret)}
+        for name, (ending, content) in others.items():
+            (tmp_path / f"secrets/{name.strip('.')}.{ending}").write_text(content)
+        assert await daemon.app.reload() == ("1 account with another key: sim-0001",)
+        before = daemon.polls("sim-0001")
+        await daemon.polled_again("sim-0007", "sim-0002")
+        assert daemon.polls("sim-0001") <= before + 1  # one may have been under way
+    assert daemon.refused == []
+
+
+async def test_a_key_that_was_refused_is_tried_again_at_once_when_it_is_another(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        daemon.server.exchange.revoked.add("sim-0001")
+        await happens(lambda: any(name == "sim-0001" for name, _ in daemon.refused))
+        right = (
+            (tmp_path / "secrets/sim-0004.key").read_text(),
+            (tmp_path / "secrets/sim-0004.secret").read_text(),
+        )
+        daemon.remove("sim-0004")
+        await daemon.app.reload()
+        (tmp_path / "secrets/sim-0001.key").write_text(right[0])
+        (tmp_path / "secrets/sim-0001.secret").write_text(right[1])
+        await daemon.app.reload()
+        await daemon.polled_again("sim-0004")  # the exchange knows the key by this name
+
+
+async def test_intervals_sinks_and_shares_change(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        daemon.edit('interval: "200ms"', 'interval: "400ms"')
+        daemon.edit("share: 90%", "share: 50%")
+        daemon.edit(
+            r"  log: [^\n]*\n", "  second: {kind: jsonl, path: data/second.jsonl, batch: 7, start: oldest}\n"
+        )
+        lines = await daemon.app.reload()
+        names = ", ".join(f"sim-000{number}" for number in range(1, 6))
+        assert lines == (
+            f"8 accounts ({names} and 3 more): interval_s 0.2 -> 0.4, stale_after_s 0.6 -> 1.2",
+            "1 sink added: second",
+            "1 sink removed: log",
+            "budget: share 0.9 -> 0.5",
+        )
+        status = daemon.app.status()
+        assert status is not None
+        assert status.budgets[0].allowed == 6000
+        assert [delivery.name for delivery in status.deliveries] == ["history", "second"]
+        await daemon.polled_again("sim-0001")
+    written = [json.loads(line) for line in (tmp_path / "data/second.jsonl").read_text().splitlines()]
+    ids = {id_ for (id_,) in daemon.rows("SELECT id FROM snapshots UNION SELECT id FROM statuses")}
+    assert {record["id"] for record in written} == ids  # from the oldest one on
+
+
+async def test_a_sink_with_other_options_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        daemon.edit("data/records.jsonl", "data/other.jsonl")
+        assert await daemon.app.reload() == ("sink log: path changed",)
+        await daemon.polled_again("sim-0001", "sim-0002")
+    first, second = (tmp_path / f"data/{name}.jsonl" for name in ("records", "other"))
+    ids = [json.loads(line)["id"] for file in (first, second) for line in file.read_text().splitlines()]
+    assert len(ids) == len(set(ids))
+    assert set(ids) == {
+        id_ for (id_,) in daemon.rows("SELECT id FROM snapshots UNION SELECT id FROM statuses")
+    }
+
+
+async def test_accounts_move_to_an_address_that_is_new_and_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        before, exchange = daemon.file.read_text(), daemon.server.exchange
+        with daemon.file.open("a") as file:
+            file.write("egress: {default: {}, other: {local_address: 127.0.0.2}}\n")
+        daemon.edit("^  sim-0001:\n", "  sim-0001:\n    egress: other\n")
+        daemon.edit("^  sim-0002:\n", "  sim-0002:\n    egress: other\n")
+        lines = await daemon.app.reload()
+        assert lines[-1] == "1 egress added: other"
+        await daemon.polled_again("sim-0001", "sim-0002", "sim-0003")
+        assert set(exchange.weights.used(POLL.split()[1], exchange.now_us())) >= {"127.0.0.1", "127.0.0.2"}
+        daemon.file.write_text(before)
+        assert (await daemon.app.reload())[-1] == "1 egress removed: other"
+        status = daemon.app.status()
+        assert status is not None
+        assert [dispatcher.egress for dispatcher in status.dispatchers] == ["default"]
+        await daemon.polled_again("sim-0001", "sim-0002", "sim-0003")
+    assert daemon.refused == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "problem"),
+    [
+        ('interval: "200ms"', "interval: soon", "'soon' is not a duration"),
+        ("interval:", "intervall:", "did you mean 'interval'?"),
+        (r"\Z", "accounts: {}\n", "accounts"),
+        ("secrets/sim-0001.key", "secrets/none.key", "there is no file"),
+        ("data/outbox.db", "data/another.db", "cannot be changed while the daemon runs"),
+        (r"127\.0\.0\.1:\d+", "127.0.0.1:1", "exchange.base_url: cannot be changed"),
+        ("kind: jsonl, path: data/records.jsonl", "kind: redis", "sinks.log"),
+        (
+            "kind: jsonl, path: data/records.jsonl}",
+            "kind: jsonl, path: data/records.jsonl}\n  more: {kind: jsonl, path: /proc/nowhere/x.jsonl, on_start: fail}",
+            "sinks.more: this sink cannot be opened",
+        ),
+        (
+            r"\Z",
+            "egress: {default: {}, twin: {local_address: 127.0.0.9}, other: {local_address: 127.0.0.9}}\n",
+            "egress",
+        ),
+    ],
+)
+async def test_with_any_problem_everything_stays_as_it_was(
+    tmp_path: Path, pattern: str, replacement: str, problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "poller.reloading")
+    async with running(tmp_path) as daemon:
+        before = daemon.file.read_text()
+        daemon.edit("share: 90%", "share: 10%")
+        daemon.remove("sim-0005")
+        daemon.file.write_text(re.sub(pattern, replacement, daemon.file.read_text(), count=1))
+        for _ in range(2):
+            with pytest.raises(ConfigError) as refused:
+                await daemon.app.reload()
+            assert problem in str(refused.value)
+        status = daemon.app.status()
+        assert status is not None
+        assert status.budgets[0].allowed == 10_800
+        assert [delivery.name for delivery in status.deliveries] == ["history", "log"]
+        await daemon.polled_again("sim-0005", "sim-0001")
+        assert daemon.app.metrics.value("config_last_reload_successful") == 0
+        assert daemon.app.metrics.value("config_reloads_total", result="failure") == 2
+        # Said once: the same problems again are no news.
+        assert len([record for record in caplog.records if record.name == "poller.reloading"]) == 1
+        daemon.file.write_text(before)
+        assert await daemon.app.reload() == ()
+        assert daemon.app.metrics.value("config_last_reload_successful") == 1
+    assert daemon.refused == []
+    assert daemon.rows("SELECT * FROM statuses") == []
+
+
+async def test_changed_files_are_noticed_however_they_are_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    async with running(tmp_path, watch=True) as daemon:
+
+        def reloads() -> float:
+            return daemon.app.metrics.value("config_reloads_total", result="success")
+
+        daemon.edit("share: 90%", "share: 80%")  # written in place
+        await happens(lambda: reloads() == 1)
+        other = tmp_path / "accounts.yaml.new"
+        other.write_text(daemon.file.read_text().replace("share: 80%", "share: 70%"))
+        other.rename(daemon.file)  # as editors do
+        await happens(lambda: reloads() == 2)
+        status = daemon.app.status()
+        assert status is not None
+        assert status.budgets[0].allowed == 8400
+
+
+async def test_a_directory_that_kubernetes_swaps_is_noticed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    async with running(tmp_path, watch=True) as daemon:
+        text = daemon.file.read_text()
+        for number, share in enumerate((60, 50, 40)):
+            version = tmp_path / f"..version_{number}"
+            version.mkdir()
+            (version / "accounts.yaml").write_text(text.replace("share: 90%", f"share: {share}%"))
+            link = tmp_path / "..data_tmp"
+            link.symlink_to(version.name)
+            link.rename(tmp_path / "..data")
+            if not daemon.file.is_symlink():
+                daemon.file.unlink()
+                daemon.file.symlink_to("..data/accounts.yaml")
+
+            def allowed() -> int:
+                status = daemon.app.status()
+                return 0 if status is None else status.budgets[0].allowed
+
+            await happens(lambda share=share: allowed() == share * 120)  # type: ignore[misc]  # bound here
+
+
+async def test_what_is_refused_is_tried_again_although_nothing_that_is_watched_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(following, "TRY_AGAIN_S", 0.2)
+    async with running(tmp_path, watch=True) as daemon:
+        key = tmp_path / "secrets/late.key"
+        daemon.edit("secrets/sim-0001.key", "secrets/late.key")
+        await happens(lambda: daemon.app.metrics.value("config_reloads_total", result="failure") >= 1)
+        with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write((tmp_path / "secrets/sim-0001.key").read_text())
+        await happens(lambda: daemon.app.metrics.value("config_last_reload_successful") == 1)
+
+
+def test_a_hangup_and_the_command_reload_a_daemon_in_its_process(tmp_path: Path) -> None:
+    with simulating(tmp_path, "--accounts", "3", "--latency", "1-5", "--interval", "500ms") as exchange:
+        file, log = tmp_path / "accounts.yaml", tmp_path / "log"
+        daemon = start(tmp_path, "--log-format", "json", log=log)
+        exchange.wait_until_all_polled(1)
+
+        def told() -> list[dict[str, Any]]:
+            lines = [json.loads(line) for line in log.read_text().splitlines()]
+            return [line for line in lines if line["logger"] == "poller.reloading"]
+
+        file.write_text(file.read_text().replace("share: 90%", "share: 80%") + "reload: {watch: false}\n")
+        daemon.send_signal(signal.SIGHUP)
+        wait_for(lambda: [line["changed"] for line in told()] == [["budget: share 0.9 -> 0.8"]])
+
+        def reload(*options: str) -> subprocess.CompletedProcess[str]:
+            command = [*POLLER, "reload", "-c", str(file), *options]
+            return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+        again = reload()
+        assert (again.returncode, again.stdout) == (0, "nothing is different\n")
+        file.write_text(file.read_text().replace("share: 80%", "share: 70%"))
+        changed = reload("--json")
+        assert json.loads(changed.stdout) == {"changed": ["budget: share 0.8 -> 0.7"]}
+        (tmp_path / "secrets/sim-0002.key").chmod(0o644)
+        refused = reload()
+        assert refused.returncode == 2
+        assert "not reloaded; what was in force still is" in refused.stderr
+        assert "accounts.sim-0002.api_key: file" in refused.stderr
+        assert stop(daemon) == 0
+        nobody = reload()
+        assert nobody.returncode == 1
+        assert "no daemon runs" in nobody.stderr
+
+
+async def test_who_was_removed_is_kept_as_such_in_the_outbox(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        daemon.remove("sim-0006")
+        await daemon.app.reload()
+    outbox = await Outbox.open(tmp_path / "data/outbox.db", daemon.app._clock, metrics=daemon.app.metrics)
+    baselines = await outbox.baselines()
+    await outbox.close()
+    assert baselines["sim-0006"].state is State.REMOVED
+    assert baselines["sim-0001"].state is State.OK
