@@ -21,8 +21,8 @@ from poller.records import total_btc
 
 POLLS_KEPT: Final = 20
 POINTS_KEPT: Final = 48
-POINT_FIRST_MS: Final = 10_000
-POINT_LAST_MS: Final = 1_800_000
+POINT_FIRST_MS: Final = 15_000
+POINT_LAST_MS: Final = 128 * POINT_FIRST_MS
 HAPPENINGS_KEPT: Final = 500
 
 

@@ -27,6 +27,7 @@ _NUMBER = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
 _DURATION = re.compile(_NUMBER + "(ms|s|m|h|d)")
 _SIZE = re.compile(_NUMBER + "(B|kB|MB|GB|KiB|MiB|GiB)")
 _SHARE = re.compile(_NUMBER + "%")
+_SCALES: Final = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _SHOWN = 40  # characters of a wrong value that a message repeats
 
 
@@ -81,18 +82,16 @@ def parse_share(value: object) -> float:
 
 
 def span(seconds: float) -> str:
-    """Return a duration as people say it, in at most two units: ``0.4 s``, ``52 s``, ``5 min``, ``3 h 20 min``."""
+    """Return a duration as people say it, in at most two units: ``0.4 s``, ``52 s``, ``2 min 5 s``, ``3 h 20 min``."""
     if seconds < 0.95:
         return f"{max(0.0, seconds):.1f} s"
     whole = round(seconds)
     if whole < 90:
         return f"{whole} s"
-    for size, unit, part, smaller in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
-        if whole >= size:
-            large, rest = divmod(whole, size)
-            small = rest // part
-            return f"{large} {unit} {small} {smaller}" if small and large < 10 else f"{large} {unit}"
-    return f"{whole // 60} min"
+    size, unit, part, smaller = next(scale for scale in _SCALES if whole >= scale[0])
+    large, rest = divmod(whole, size)
+    small = rest // part
+    return f"{large} {unit} {small} {smaller}" if small and large < 10 else f"{large} {unit}"
 
 
 def _remedy(value: object, unit: str, example: str, forms: str) -> str:

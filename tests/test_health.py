@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from poller.health import Health
+from poller.health import CONFIRM_AFTER_S, PROBE_FIRST_S, Health
 from poller.model import Account, State
 
 
@@ -102,3 +102,30 @@ def test_an_account_that_was_removed_is_watched_no_more() -> None:
     health.remove("a0")
     assert [account.name for account in health.stale(1e6)] == ["a1"]
     assert list(health.states()) == [State.OK]
+
+
+def test_another_key_has_to_be_refused_as_often_as_the_first() -> None:
+    health = watch()
+    health.refused("a0")
+    health.refused("a0")
+    health.renewed("a0")
+    assert health.refused("a0") == CONFIRM_AFTER_S
+    assert not health.is_quarantined("a0")
+
+
+def test_another_key_of_a_quarantined_account_is_judged_by_its_first_answer() -> None:
+    health = watch(state=State.QUARANTINED)
+    for _ in range(5):
+        health.refused("a0")
+    health.renewed("a0")
+    assert not health.is_quarantined("a0")
+    assert health.refused("a0") == PROBE_FIRST_S
+    assert health.is_quarantined("a0")
+
+
+def test_changed_settings_hold_from_now_on() -> None:
+    health = watch()
+    health.change(Account("a0", 60.0, stale_after_s=20.0))
+    assert health.next_stale_s() == 20.0
+    health.set_stretch({0: 3.0})
+    assert (health.stretch(0), health.stretch(1)) == (3.0, 1.0)

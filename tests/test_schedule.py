@@ -360,3 +360,112 @@ def test_a_sweep_takes_everybody_once_the_higher_priority_first() -> None:
         sweep.done(due.account.name, 6.0)
     assert taken == [("vip", 5.0), ("alice", 5.0), ("bob", 5.0)]
     assert sweep.take(7.0) is None
+
+
+# ---- accounts that change while they are polled
+
+
+def test_who_keeps_interval_and_priority_keeps_the_place() -> None:
+    schedule = fleet(Account("alice", 10.0), Account("bob", 10.0))
+    before = schedule.due_s("alice"), schedule.due_s("bob")
+    schedule.change(Account("alice", 10.0, labels={"desk": "mm"}), 1.0)
+    assert (schedule.due_s("alice"), schedule.due_s("bob")) == before
+    due = schedule.take(10.0)
+    assert due is not None
+    assert due.account.labels == {"desk": "mm"}
+
+
+def test_another_interval_takes_its_place_in_that_and_the_others_keep_theirs() -> None:
+    schedule = fleet(Account("alice", 3600.0), Account("bob", 60.0))
+    bob_s = schedule.due_s("bob")
+    schedule.change(Account("alice", 10.0), 5.0)
+    assert schedule.due_s("alice") == pytest.approx(
+        phase_s("alice", 10.0) + 10 * (phase_s("alice", 10.0) <= 5)
+    )
+    assert schedule.due_s("bob") == bob_s
+    assert schedule.wanted() == {(0, 10.0): 1, (0, 60.0): 1}
+
+
+def test_a_change_in_flight_counts_from_its_end() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    assert schedule.take(10.0) is not None
+    schedule.change(Account("alice", 60.0, priority=3), 10.5)
+    assert schedule.due_s("alice") is None
+    schedule.done("alice", 11.0)
+    assert schedule.due_s("alice") == pytest.approx(phase_s("alice", 60.0))
+    assert schedule.wanted() == {(3, 60.0): 1}
+
+
+def test_an_overdue_account_whose_priority_changes_goes_once() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    assert schedule.overdue(10.0) == 1
+    schedule.change(Account("alice", 10.0, priority=5), 10.0)
+    assert schedule.overdue(10.0) == 0
+    assert [name for name, _ in polls(schedule, 30.0)] == ["alice", "alice"]
+
+
+def test_who_must_not_be_asked_is_due_soon_once_that_is_over() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    assert schedule.take(10.0) is not None
+    schedule.done("alice", 10.5, not_before_s=5000.0)
+    assert schedule.wanted() == {}
+    schedule.change(Account("alice", 20.0), 11.0)
+    assert (schedule.due_s("alice") or 0.0) > 5000.0
+    schedule.release("alice", 12.0)
+    assert 12.0 < (schedule.due_s("alice") or 0.0) <= 32.0
+    assert schedule.wanted() == {(0, 20.0): 1}
+    schedule.release("alice", 12.0)  # harmless when nothing holds it
+    assert schedule.wanted() == {(0, 20.0): 1}
+
+
+def test_nobody_is_due_who_is_not_there() -> None:
+    assert fleet().due_s("alice") is None
+
+
+_CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["change", "release", "poll", "hold", "stretch", "wait"]),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from([5.0, 60.0, 600.0]),
+        st.integers(0, 2),
+    ),
+    max_size=40,
+)
+
+
+@given(_CHANGES)
+def test_whatever_changes_everybody_stays_in_the_schedule_once(
+    steps: list[tuple[str, str, float, int]],
+) -> None:
+    accounts = {name: Account(name, 60.0) for name in ("a", "b", "c")}
+    schedule = fleet(*accounts.values())
+    held: set[str] = set()
+    now_s = 0.0
+    for what, name, interval_s, priority in steps:
+        match what:
+            case "change":
+                accounts[name] = Account(name, interval_s, priority=priority)
+                schedule.change(accounts[name], now_s)
+            case "release":
+                schedule.release(name, now_s)
+                held.discard(name)
+            case "stretch":
+                schedule.set_stretch({priority: 1.0 + interval_s / 60.0}, now_s)
+            case "wait":
+                now_s += interval_s / 3
+            case _:
+                due = schedule.take(now_s)
+                if due is not None:
+                    held.discard(due.account.name)
+                    assert due.account is accounts[due.account.name]
+                    if what == "hold":
+                        held.add(due.account.name)
+                    schedule.done(due.account.name, now_s, not_before_s=now_s + 900 * (what == "hold"))
+        wanted = Counter((a.priority, a.interval_s) for a in accounts.values() if a.name not in held)
+        assert schedule.wanted() == dict(wanted)
+        assert all(schedule.due_s(name) is not None for name in accounts)
+    # In the end everybody is taken exactly once before anybody is taken again.
+    now_s += 1e5
+    taken = [schedule.take(now_s) for _ in range(3)]
+    assert sorted(due.account.name for due in taken if due is not None) == ["a", "b", "c"]
+    assert schedule.take(now_s) is None

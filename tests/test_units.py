@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from poller.units import Duration, Size, UnitError, parse_duration, parse_share, parse_size
+from poller.units import Duration, Size, UnitError, parse_duration, parse_share, parse_size, span
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,25 @@ def test_the_types_serve_models_of_others() -> None:
 
     options = Options.model_validate({"every": "5m", "size": "64KiB"})
     assert (options.every, options.size) == (300.0, 65536)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1.0, "0.0 s"),
+        (0.04, "0.0 s"),
+        (0.44, "0.4 s"),
+        (0.96, "1 s"),
+        (52.4, "52 s"),
+        (89.4, "89 s"),
+        (90.0, "1 min 30 s"),
+        (3599.0, "59 min"),
+        (3600.0, "1 h"),
+        (12_000.0, "3 h 20 min"),
+        (40_000.0, "11 h"),
+        (90_000.0, "1 d 1 h"),
+        (2_000_000.0, "23 d"),
+    ],
+)
+def test_a_span_is_said_in_at_most_two_units(seconds: float, text: str) -> None:
+    assert span(seconds) == text
