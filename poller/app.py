@@ -23,6 +23,7 @@ from poller.following import Following
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
 from poller.outbox import OutboxStats
+from poller.overview import Overview
 from poller.polling import DispatcherStatus, Observer
 from poller.reloading import InForce, Reloading
 from poller.report import Report
@@ -83,9 +84,15 @@ class App:
         self._assembly = Assembly(config, secrets, self._clock, self.metrics)
         self._observer = observer
         self._parts: Parts | None = None
+        self._report: Report | None = None
         self._reloading: Reloading | None = None
         self._following: Following | None = None
         self.started = asyncio.Event()
+
+    @property
+    def overview(self) -> Overview | None:
+        """What there is to see of the daemon; ``None`` while nothing runs."""
+        return self._report
 
     def reload_soon(self) -> None:
         """Have the configuration read anew; for signals. Nothing happens while nothing runs."""
@@ -127,7 +134,7 @@ class App:
             except* OutboxFailed as failed:
                 raise _first(failed) from None
             finally:
-                self._parts = self._reloading = self._following = None
+                self._parts = self._report = self._reloading = self._following = None
 
     async def _reload_verb(self, _: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -264,12 +271,12 @@ class App:
     ) -> list[asyncio.Task[None]]:
         """Start what watches and changes the daemon, and may end with the first signal."""
         sampling = Sampling(parts, self._clock)
-        report = Report(parts, self._config, sampling, self._clock)
+        self._report = Report(parts, self._config, sampling, self._clock)
         self._reloading = Reloading(
             InForce(self._config, self._secrets, self._assembly),
             parts,
             running,
-            report,
+            self._report,
             clock=self._clock,
             metrics=self.metrics,
             adopted=self._adopt,
