@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poller import __version__
-from poller.assembly import Assembly, Parts, RoundEgress, RoundParts
+from poller.assembly import Assembly
 from poller.budget import BudgetStatus
 from poller.checking import Checkup, ClockReading, Finding
 from poller.clock import NS_PER_S, Clock, SystemClock
@@ -18,12 +18,14 @@ from poller.config import Config, Secrets
 from poller.control import Serving, outbox_verbs, socket_path
 from poller.delivery import Delivery, DeliveryStatus
 from poller.delivery.calls import text
+from poller.discovery import DiscoveryWatch
 from poller.errors import ConfigError, OutboxFailed, OutboxFull, PollError, SinkNotOpened
 from poller.following import Following
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
 from poller.outbox import OutboxStats
 from poller.overview import Overview
+from poller.parts import Parts, RoundEgress, RoundParts
 from poller.polling import DispatcherStatus, Observer
 from poller.reloading import InForce, Reloading
 from poller.report import Report
@@ -146,9 +148,10 @@ class App:
         self._config, self._secrets, self._assembly = now.config, now.secrets, now.assembly
 
     async def check(self, *, timeout_s: float, checked: Callable[[], object]) -> Checkup:
-        """Ask the exchange for its time, its status and what every key may do, within the budget.
+        """Ask the exchange for its time, its status, what every key may do and which sub-accounts exist.
 
-        Nothing is polled. During a pause nothing is asked; what is not answered in time stays unknown.
+        All within the budget. Nothing is polled. During a pause nothing is asked; what is not answered in
+        time stays unknown.
 
         Args:
             timeout_s: for everything together.
@@ -158,7 +161,11 @@ class App:
             OutboxLocked, EgressLocked: a daemon is running on this outbox, or from one of the addresses.
             OutboxError: the outbox cannot be used.
         """
-        checkup = Checkup(dict.fromkeys(self._config.accounts), dict.fromkeys(self._config.egress))
+        checkup = Checkup(
+            dict.fromkeys(self._config.accounts),
+            dict.fromkeys(self._config.egress),
+            dict.fromkeys(self._config.discover),
+        )
 
         async def found(account: Account, finding: Finding) -> None:
             checkup.keys[account.name] = finding
@@ -167,6 +174,9 @@ class App:
         async def ask(parts: RoundParts, name: str, address: RoundEgress) -> None:
             checkup.systems[name] = await address.checker.system(parts.client.system_status)
             await address.checker.check(address.accounts, found)
+
+        async def discover(watch: DiscoveryWatch) -> None:
+            checkup.discoveries[watch.name] = await watch.ask()
 
         async with self._assembly.open_round(None) as parts:
             try:
@@ -178,6 +188,8 @@ class App:
                     async with asyncio.TaskGroup() as tasks:
                         for name, address in parts.egress.items():
                             tasks.create_task(ask(parts, name, address), name=f"checks from {name}")
+                        for name, watch in parts.discoveries.items():
+                            tasks.create_task(discover(watch), name=f"sub-accounts of {name}")
             except* TimeoutError:
                 pass
             except* OutboxFailed as failed:
@@ -245,6 +257,7 @@ class App:
             keeping = tasks.create_task(parts.timekeeper.run(), name="clock")
             for name in parts.egress:
                 running.start_egress(name)
+            running.start_discoveries()
             beside = self._start_beside(tasks, parts, running)
             self.started.set()
             logger.info(
@@ -271,7 +284,13 @@ class App:
     ) -> list[asyncio.Task[None]]:
         """Start what watches and changes the daemon, and may end with the first signal."""
         sampling = Sampling(parts, self._clock)
-        self._report = Report(parts, self._config, sampling, self._clock)
+        self._report = Report(
+            parts,
+            self._config,
+            sampling,
+            self._clock,
+            discoveries=lambda: [watch.seen() for watch in parts.discoveries.values()],
+        )
         self._reloading = Reloading(
             InForce(self._config, self._secrets, self._assembly),
             parts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +11,13 @@ from typing import TypedDict
 from poller.acceptance import Acceptance
 from poller.addresses import address_key, claim
 from poller.budget import WeightBudget, WeightWindow
+from poller.budget.questions import Questions
 from poller.checking import KeyChecker
 from poller.clock import NS_PER_S, Clock
 from poller.config import Config, Secrets
 from poller.delivery import Delivery
 from poller.delivery.isolation import isolated
+from poller.discovery import DiscoveryWatch, Roster
 from poller.egress import Egress
 from poller.errors import PollError
 from poller.exchange.client import ExchangeClient
@@ -28,50 +30,11 @@ from poller.model import Account
 from poller.observations import Observations
 from poller.outbox import Outbox
 from poller.outcomes import Outcomes
+from poller.parts import Parts, RoundEgress, RoundParts
 from poller.polling import WEIGHT, Dispatcher, Observer
 from poller.schedule import Schedule, Sweep
 from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
-
-
-@dataclass(frozen=True, slots=True)
-class RoundEgress:
-    """What there is of one egress address for a single round."""
-
-    accounts: Sequence[Account]
-    budget: WeightBudget
-    outcomes: Outcomes
-    dispatcher: Dispatcher
-    checker: KeyChecker
-
-
-@dataclass(frozen=True, slots=True)
-class RoundParts:
-    """What a single round needs, while it is open."""
-
-    client: ExchangeClient
-    server_time: ServerTime
-    timekeeper: TimeKeeper
-    egress: Mapping[str, RoundEgress]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a daemon consists of, while it is open. Addresses and deliveries come and go.
-
-    Attributes:
-        locks: of the addresses that requests leave from, by what stands for each: see ``address_key``.
-    """
-
-    outbox: Outbox
-    client: ExchangeClient
-    server_time: ServerTime
-    timekeeper: TimeKeeper
-    acceptance: Acceptance
-    observations: Observations
-    egress: dict[str, Egress]
-    deliveries: dict[str, Delivery]
-    locks: dict[str, FileLock | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +95,12 @@ class Assembly:
                 observations=observations,
                 egress=egress,
                 deliveries={},
+                discoveries={},
                 locks=base.locks,
             )
             for name in self._config.egress:
                 egress[name] = self.egress(parts, name, base.states.get(name))
+            parts.discoveries.update(self.discoveries(base.client, egress))
             await self.register(base.outbox)
             for name in self._config.sinks:
                 parts.deliveries[name] = self.delivery(base.outbox, name)
@@ -154,7 +119,9 @@ class Assembly:
             for name in self._config.egress:
                 budget = self._budget(name, base.outbox, base.states.get(name))
                 egress[name] = self._sweeping(budget, base, timekeeper, observer)
-            yield RoundParts(base.client, base.server_time, timekeeper, egress)
+            yield RoundParts(
+                base.client, base.server_time, timekeeper, egress, self.discoveries(base.client, egress)
+            )
 
     @asynccontextmanager
     async def _foundation(self) -> AsyncIterator[_Foundation]:
@@ -218,6 +185,7 @@ class Assembly:
             self._clock,
             recv_window_ms=self._config.exchange.recv_window_ms,
             metrics=self._metrics,
+            masters=self._secrets.masters,
         )
 
     async def _acceptance(self, outbox: Outbox, observations: Observations) -> Acceptance:
@@ -358,6 +326,24 @@ class Assembly:
             clock=self._clock,
             metrics=self._metrics,
         )
+
+    def discoveries(
+        self, client: ExchangeClient, egress: Mapping[str, Egress | RoundEgress]
+    ) -> dict[str, DiscoveryWatch]:
+        """Make what asks master accounts for their sub-accounts."""
+        roster = Roster(self._config.discover, self._config.sub_accounts)
+        return {
+            name: DiscoveryWatch(
+                name,
+                roster,
+                Questions(egress[settings.egress].budget, egress[settings.egress].outcomes.blame),
+                partial(client.sub_accounts, name, settings.egress),
+                interval_s=settings.interval_s,
+                clock=self._clock,
+                metrics=self._metrics,
+            )
+            for name, settings in self._config.discover.items()
+        }
 
     async def register(self, outbox: Outbox) -> None:
         """Tell the outbox which sinks there are.

@@ -8,21 +8,21 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 from poller.budget import WeightBudget
+from poller.budget.questions import Questions
 from poller.errors import AccessDenied, OutboxFull, PollError
 from poller.exchange.client import Restrictions, SystemStatus
 from poller.health import ALIKE_AT_LEAST
 from poller.model import Account
+from poller.overview import Discovery
 
 logger = logging.getLogger(__name__)
 
 KeyPolicy = Literal["warn", "require_read_only", "off"]
 # What a key may do; an error if the exchange did not say; ``None`` if nobody came to ask.
 Finding = Restrictions | PollError | OutboxFull | None
-
-T = TypeVar("T")
 
 WEIGHT: Final = 1
 AT_ONCE: Final = 8  # keys asked about at the same time, of one address: polls hardly notice
@@ -63,11 +63,13 @@ class Checkup:
     Attributes:
         keys: by account, in the configuration's order.
         systems: how the exchange says it is doing, by egress address; ``None`` if nobody came to ask.
+        discoveries: what master accounts say of their sub-accounts, by name; ``None`` if nobody came to ask.
         clock: ``None`` if it could not be measured.
     """
 
     keys: dict[str, Finding]
     systems: dict[str, SystemStatus | PollError | OutboxFull | None]
+    discoveries: dict[str, Discovery | None]
     clock: ClockReading | None = None
 
 
@@ -125,9 +127,8 @@ class KeyChecker:
         ask: Callable[[Account], Awaitable[Restrictions]],
         blame: Callable[[PollError], Awaitable[None]],
     ) -> None:
-        self._budget = budget
+        self._questions = Questions(budget, blame)
         self._ask = ask
-        self._blame = blame
 
     async def check(
         self, accounts: Iterable[Account], found: Callable[[Account, Finding], Awaitable[None]]
@@ -141,7 +142,7 @@ class KeyChecker:
         async with asyncio.TaskGroup() as tasks:
             for number in range(AT_ONCE):
                 tasks.create_task(
-                    self._work(waiting, found), name=f"key check {number + 1} on {self._budget.egress}"
+                    self._work(waiting, found), name=f"key check {number + 1} on {self._questions.egress}"
                 )
 
     async def _work(
@@ -154,26 +155,10 @@ class KeyChecker:
         self, ask: Callable[[str], Awaitable[SystemStatus]]
     ) -> SystemStatus | PollError | OutboxFull:
         """Ask through this address how the exchange says it is doing."""
-        return await self._paid(partial(ask, self._budget.egress))
+        return await self._questions.ask(partial(ask, self._questions.egress), weight=WEIGHT)
 
     async def _finding(self, account: Account) -> Finding:
-        return await self._paid(partial(self._ask, account))
-
-    async def _paid(self, question: Callable[[], Awaitable[T]]) -> T | PollError | OutboxFull:
-        """Ask once there is weight for it and no pause."""
-        try:
-            while (grant := await self._budget.acquire(WEIGHT, reported=False)) is None:
-                await self._budget.resumed()
-        except OutboxFull as error:
-            return error
-        try:
-            return await question()
-        except PollError as error:
-            await self._blame(error)
-            return error
-        finally:
-            # Not called good: the weight in this answer is another endpoint's, and tells nothing of polls.
-            self._budget.answered(grant)
+        return await self._questions.ask(partial(self._ask, account), weight=WEIGHT)
 
 
 class KeyWatch:

@@ -112,7 +112,7 @@ def once(*, path: Path, as_json: bool, timeout_s: float) -> None:
     epilog=examples("poller check", "poller check --online", "poller check --online --json | jq .keys")
 )
 @config_option
-@click.option("--online", is_flag=True, help="Also ask the exchange: clock, system status, and every key.")
+@click.option("--online", is_flag=True, help="Also ask the exchange: clock, status, every key, sub-accounts.")
 @click.option("--json", "as_json", is_flag=True, help="With --online: one JSON object instead of a table.")
 @click.option(
     "--timeout",
@@ -128,6 +128,7 @@ def check(*, path: Path, online: bool, as_json: bool, timeout_s: float) -> None:
 
     With --online it exits with 1 if a key is refused or forbidden by the policy, or is not known to be
     good. It spends a weight of 1 for each account, within the budget, and refuses to start beside a daemon.
+    What it finds of sub-accounts are warnings.
     """
     from poller.commands.screens import show_configuration
     from poller.config import load, read_secrets
@@ -204,6 +205,11 @@ def plan(path: Path, **options: Any) -> None:
     help="Write an accounts.yaml with keys for this exchange.",
 )
 @click.option("--interval", default="10s", show_default=True, help="Between two polls, for --write-config.")
+@click.option(
+    "--with-master",
+    is_flag=True,
+    help="With --write-config: also a master account, and which sub-account each account is.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=0, show_default=True, help="0 takes a free one.")
 @click.option("--seed", default=1, show_default=True, help="Same seed, same accounts, keys and moves.")

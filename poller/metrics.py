@@ -30,6 +30,12 @@ class Metrics:
         )
         self.changes = self._counter("balance_changes", "Changed amounts seen.")
         self.accounts = self._gauge("accounts", "Accounts by state.", "state")
+        self.discovered_sub_accounts = self._gauge(
+            "discovered_sub_accounts",
+            "Sub-accounts of a master account: matched, missing, frozen, gone.",
+            "discover",
+            "state",
+        )
         # Budget
         self.weight_granted = self._counter("weight_granted", "Request weight spent.", "egress")
         self.weight_used = self._gauge("weight_used", "Own weight that may still be in the window.", "egress")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from poller.assembly import Assembly, Parts
+from poller.assembly import Assembly
 from poller.clock import Clock
 from poller.config import Config, Secrets, load, read_secrets
 from poller.config.difference import Difference, difference
@@ -23,6 +23,7 @@ from poller.errors import ConfigError, EgressLocked, OutboxFull, Problem, SinkEr
 from poller.exchange.transport import AiohttpTransport
 from poller.locks import FileLock
 from poller.metrics import Metrics
+from poller.parts import Parts
 from poller.report import Report
 from poller.running import Running
 
@@ -191,7 +192,7 @@ class Reloading:
             parts.egress[name].budget.leave_elsewhere()
         replaced = [parts.client.put_transport(name, one) for name, one in prepared.transports.items()]
         parts.locks.update(prepared.locks)
-        parts.client.exchange_keys(new.secrets.credentials)
+        parts.client.exchange_keys(new.secrets.credentials, new.secrets.masters)
         parts.client.set_recv_window(new.config.exchange.recv_window_ms)
         parts.timekeeper.set_interval(new.config.exchange.time_sync_s)
         parts.acceptance.set_terms(**new.assembly.acceptance_terms())
@@ -204,6 +205,10 @@ class Reloading:
             del parts.egress[name]
             replaced.append(parts.client.take_transport(name))
         await self._apply_sinks(found, prepared)
+        if found.is_discovering_anew:
+            parts.discoveries.clear()
+            parts.discoveries.update(new.assembly.discoveries(parts.client, parts.egress))
+            self._running.start_discoveries()
         self._release(new)
         self._running.retire(
             [transport for transport in replaced if transport is not None], old.config.exchange.timeout_s

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from poller import __version__
-from poller.assembly import Parts
 from poller.clock import NS_PER_MS, NS_PER_S, Clock, rfc3339
 from poller.config import Config
 from poller.egress import Egress
@@ -27,6 +26,7 @@ from poller.overview import (
     SinkSeen,
     Status,
 )
+from poller.parts import Parts
 from poller.readiness import readiness
 from poller.records import total_btc
 from poller.sampling import Sampling

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from poller.assembly import Parts
+from poller.discovery import DiscoveryWatch
 from poller.exchange.transport import Transport
+from poller.parts import Parts
 
 PATIENCE_S: Final = 5.0  # for a sink that is to go, to end the batch it is at
 
@@ -26,6 +27,7 @@ class Running:
         self._polling: dict[str, asyncio.Task[None]] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._delivering: dict[str, asyncio.Task[None]] = {}
+        self._discovering: list[asyncio.Task[None]] = []
         self._is_over = False
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -46,6 +48,20 @@ class Running:
             self._parts.egress[name].dispatcher.stop()
             await asyncio.wait([self._polling.pop(name)])
 
+    def start_discoveries(self) -> None:
+        """Ask master accounts for their sub-accounts, and end whoever did so before."""
+        for task in self._discovering:
+            task.cancel()
+        self._discovering = []
+        for name, watch in self._parts.discoveries.items():
+            if not self._is_over:
+                discovering = self._when_ready(watch)
+                self._discovering.append(self._tasks.create_task(discovering, name=f"sub-accounts of {name}"))
+
+    async def _when_ready(self, watch: DiscoveryWatch) -> None:
+        await self._parts.timekeeper.ready()  # requests have to be stamped
+        await watch.run()
+
     def start_delivery(self, name: str) -> None:
         """Deliver to a sink."""
         if self._is_over:
@@ -65,7 +81,7 @@ class Running:
     async def stop_polling(self) -> None:
         """Grant no further poll; when this returns those under way have ended. Nothing starts after it."""
         self._is_over = True
-        for task in self._watching.values():
+        for task in (*self._watching.values(), *self._discovering):
             task.cancel()
         for egress in self._parts.egress.values():
             egress.dispatcher.stop()

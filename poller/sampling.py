@@ -7,11 +7,11 @@ from collections import deque
 from functools import partial
 from typing import Final
 
-from poller.assembly import Parts
 from poller.clock import NS_PER_S, Clock
 from poller.errors import OutboxError
 from poller.outbox import inspection
 from poller.overview import WeightSeen
+from poller.parts import Parts
 
 EVERY_S: Final = 1.0
 SECONDS_KEPT: Final = 120

@@ -23,9 +23,10 @@ LAYERS = [
     {"report", "running"},
     {"sampling"},
     {"assembly"},
+    {"parts"},
     {"config", "egress", "observations", "server", "simulator", "testing"},
     {"polling"},
-    {"checking", "delivery", "outcomes", "stretching", "timekeeping"},
+    {"checking", "delivery", "discovery", "outcomes", "stretching", "timekeeping"},
     {"acceptance", "asyncapi", "control", "explaining", "maintenance", "readiness"},
     {
         "addresses",

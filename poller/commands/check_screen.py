@@ -1,9 +1,10 @@
-"""What ``poller check --online`` shows: the clock, the system's status, and what is wrong with keys."""
+"""What ``poller check --online`` shows: the clock, the system's status, and what is wrong with keys and sub-accounts."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import asdict
 
 import click
 import orjson
@@ -17,7 +18,9 @@ from poller.checking import Checkup, Judgement, Verdict, judge, refused_alike
 from poller.config import Config, Secrets
 from poller.errors import PollerError
 from poller.exchange.client import Restrictions, SystemStatus
+from poller.overview import Discovery
 
+NOT_ASKED = "was not asked in time"
 CLOCK_WARNING_S = 1.0  # the exchange refuses what is stamped further ahead than this
 STYLES = {Verdict.WARNING: "yellow", Verdict.GOOD: "green"}
 FAILURES = frozenset({Verdict.REFUSED, Verdict.FORBIDDEN, Verdict.UNKNOWN})
@@ -68,6 +71,10 @@ def _document(
             }
             for name, finding in checkup.keys.items()
         ],
+        "discover": [
+            {"name": name, "error": NOT_ASKED} if seen is None else asdict(seen)
+            for name, seen in checkup.discoveries.items()
+        ],
     }
 
 
@@ -89,6 +96,38 @@ def _print(
     console.print(f"keys: {told} (policy: {config.key_policy})", soft_wrap=True)
     if counts[Verdict.GOOD] < len(judgements):
         console.print(_table(config, judgements))
+    for name, seen in checkup.discoveries.items():
+        _print_discovery(console, config, name, seen)
+
+
+def _print_discovery(console: Console, config: Config, name: str, seen: Discovery | None) -> None:
+    error = NOT_ASKED if seen is None else seen.error
+    if seen is None or error:
+        console.print(Text(f"sub-accounts of {name}: not known: {error}", style="yellow"), soft_wrap=True)
+        return
+    counts = {"missing": len(seen.missing), "frozen": len(seen.frozen), "gone": len(seen.gone)}
+    told = ", ".join([f"{seen.found} found", *(f"{count} {what}" for what, count in counts.items() if count)])
+    console.print(f"sub-accounts of {name}: {told}", soft_wrap=True)
+    if not any(counts.values()):
+        return
+    owners = {email.casefold(): account for account, email in config.sub_accounts.items()}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("sub-account", "account", "", "why"):
+        table.add_column(column, overflow="fold")
+    rows = [
+        *((email, "", "missing", "no account has it as its sub_account") for email in seen.missing),
+        *(
+            (email, owners.get(email.casefold(), ""), "frozen", "the exchange has frozen it")
+            for email in seen.frozen
+        ),
+        *(
+            (config.sub_accounts[account], account, "gone", "the master account does not list it")
+            for account in seen.gone
+        ),
+    ]
+    for email, account, state, why in rows:
+        table.add_row(Text(email), account, Text(state, style="yellow"), why)
+    console.print(table)
 
 
 def _clock_line(checkup: Checkup) -> Text:
@@ -120,4 +159,4 @@ def _table(config: Config, judgements: dict[str, Judgement]) -> Table:
 def _said(status: SystemStatus | PollerError | None) -> str:
     if isinstance(status, SystemStatus):
         return status.message or ("normal" if status.normal else "maintenance")
-    return "was not asked in time" if status is None else f"not known: {status}"
+    return NOT_ASKED if status is None else f"not known: {status}"

@@ -221,6 +221,7 @@ async def simulate(
     *,
     directory: Path | None,
     interval: str,
+    with_master: bool,
     host: str,
     port: int,
     key_kinds: str,
@@ -252,7 +253,10 @@ async def simulate(
             told = f"simulated exchange with {rules.accounts} accounts on {server.url}"
             if directory is not None:
                 try:
-                    written = write_config(directory, server.url, server.accounts, rules, interval=interval)
+                    master = server.master if with_master else None
+                    written = write_config(
+                        directory, server.url, server.accounts, rules, interval=interval, master=master
+                    )
                 except NotOurs as error:
                     raise ValueError(str(error)) from error
                 told += f" ; configuration in {written}"

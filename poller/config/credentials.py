@@ -31,6 +31,7 @@ class Secrets:
 
     Attributes:
         credentials: by the account's name, of every account.
+        masters: by the name of the ``discover`` entry, of every one.
         proxies: the URL by the name of the egress, of those that have one.
         sink_options: by the sink's name, of every sink: what its class is made with.
     """
@@ -38,6 +39,7 @@ class Secrets:
     credentials: Mapping[str, Credentials]
     proxies: Mapping[str, Secret]
     sink_options: Mapping[str, SinkOptions] = field(repr=False)
+    masters: Mapping[str, Credentials] = field(default_factory=dict)
 
 
 def read_secrets(config: Config) -> Secrets:
@@ -51,6 +53,8 @@ def read_secrets(config: Config) -> Secrets:
     """
     reader = _Reader()
     credentials = reader.credentials(config.keys)
+    # A master account may be polled as well, with the same key.
+    masters = reader.credentials({name: master.keys for name, master in config.discover.items()})
     proxies = reader.proxies(config)
     options = {
         name: reader.sink_options(f"sinks.{name}", sink, config) for name, sink in config.sinks.items()
@@ -58,7 +62,10 @@ def read_secrets(config: Config) -> Secrets:
     if reader.problems:
         raise ConfigError(in_order(reader.problems))
     return Secrets(
-        credentials, proxies, {name: whole for name, whole in options.items() if whole is not None}
+        credentials,
+        proxies,
+        {name: whole for name, whole in options.items() if whole is not None},
+        masters,
     )
 
 

@@ -35,6 +35,7 @@ class Difference:
         rekeyed: accounts that are in both and have another key.
         egress: addresses; ``changed`` are those that requests leave from in another way.
         sinks: changed are those with another kind, other options or other secrets.
+        is_discovering_anew: master accounts, or what their sub-accounts are held against, are others.
         lines: what is different, for people; empty if nothing is. No secret is in them.
         fixed: what cannot be changed while the daemon runs.
     """
@@ -43,6 +44,7 @@ class Difference:
     rekeyed: tuple[str, ...]
     egress: Names
     sinks: Names
+    is_discovering_anew: bool
     lines: tuple[str, ...]
     fixed: tuple[Problem, ...]
 
@@ -79,7 +81,9 @@ def difference(old: Config, new: Config, old_secrets: Secrets, new_secrets: Secr
         *(f"sink {name}: {_sink_line(old.sinks[name], new.sinks[name])}" for name in sinks.changed),
         *_section_lines(old, new),
     ]
-    return Difference(accounts, rekeyed, egress, sinks, tuple(lines), tuple(_fixed(old, new)))
+    discovering = _is_discovering_anew(old, new, old_secrets, new_secrets)
+    lines += ["discover: asked anew"] if discovering else []
+    return Difference(accounts, rekeyed, egress, sinks, discovering, tuple(lines), tuple(_fixed(old, new)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,19 @@ def _is_same_key(old: Credentials | None, new: Credentials | None) -> bool:
     # Signatures of one text are the same if and only if the keys are: all three kinds are deterministic.
     return old.api_key == new.api_key and (
         old.signer.kind == new.signer.kind and old.signer.sign(b"poller") == new.signer.sign(b"poller")
+    )
+
+
+def _is_discovering_anew(old: Config, new: Config, old_secrets: Secrets, new_secrets: Secrets) -> bool:
+    if not (old.discover or new.discover):
+        return False
+    return (
+        old.discover != new.discover
+        or old.sub_accounts != new.sub_accounts
+        or any(
+            not _is_same_key(old_secrets.masters.get(name), new_secrets.masters.get(name))
+            for name in new.discover
+        )
     )
 
 

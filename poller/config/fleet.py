@@ -8,7 +8,7 @@ from typing import Any
 from poller.config.document import Node, join, shown_key
 from poller.config.files import Source
 from poller.config.findings import Findings, suggestion
-from poller.config.models import NAME_RULE, AccountSection, DefaultsSection, is_name
+from poller.config.models import NAME_RULE, AccountSection, DefaultsSection, KeysSection, is_name
 from poller.config.settings import AccountKeys, Place, SecretSetting
 from poller.model import Account
 from poller.secrets import SecretReference
@@ -23,13 +23,16 @@ class Fleet:
     Attributes:
         accounts: those without a problem, in the order of the files.
         keys: where their keys are kept.
+        sub_accounts: their e-mails, of those that say which sub-account they are.
         places: where each account and each of its keys stands, by dotted path.
     """
 
     def __init__(self, egress: Collection[str]) -> None:
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, AccountKeys] = {}
+        self.sub_accounts: dict[str, str] = {}
         self.places: dict[str, Place] = {}
+        self._owners: dict[str, str] = {}  # e-mail, as the exchange compares it -> account
         self._egress = egress
         self._defaults = DefaultsSection().model_dump()
 
@@ -44,7 +47,7 @@ class Fleet:
         node = entries.get("defaults", _NOTHING)
         section = findings.check(DefaultsSection, node, "defaults", nullable=_NULLABLE)
         defaults = self._defaults
-        self._check_egress(node, "defaults", findings)
+        check_egress(node, "defaults", self._egress, findings)
         if section is not None:
             defaults = _overlay(defaults, section)
         if not included:
@@ -64,20 +67,36 @@ class Fleet:
         for key, entry in node.entries.items():
             self.places[f"accounts.{name}.{key}"] = findings.place(entry)
         section = findings.check(AccountSection, node, path, nullable=_NULLABLE)
-        _check_keys(node, path, findings)
-        self._check_egress(node, path, findings)
+        check_keys(node, path, findings)
+        check_egress(node, path, self._egress, findings)
         if section is None:
             return
-        keys = _keys(section, node, path, source)
+        if section.sub_account is not None:
+            self._sub_account(name, section.sub_account, node.entries["sub_account"], findings)
+        keys = read_keys(section, node, path, source)
         if keys is not None:
             self.accounts[name] = _built(name, _overlay(defaults, section))
             self.keys[name] = keys
 
-    def _check_egress(self, node: Node, path: str, findings: Findings) -> None:
-        entry = node.entries.get("egress", _NOTHING)
-        if isinstance(entry.value, str) and not entry.refused and entry.value not in self._egress:
-            remedy = suggestion(entry.value, self._egress, "known here")
-            findings.add(entry, f"{path}.egress", f"there is no egress {entry.value[:80]!r}", remedy)
+    def _sub_account(self, name: str, email: str, node: Node, findings: Findings) -> None:
+        owner = self._owners.setdefault(email.casefold(), name)
+        if owner == name:
+            self.sub_accounts[name] = email
+            return
+        findings.add(
+            node,
+            f"accounts.{name}.sub_account",
+            f"{email!r} is the sub-account of {owner!r} already ({self.places[f'accounts.{owner}.sub_account']})",
+            "keep it with the account whose key is that sub-account's",
+        )
+
+
+def check_egress(node: Node, path: str, known: Collection[str], findings: Findings) -> None:
+    """Report an ``egress`` of this entry that does not exist."""
+    entry = node.entries.get("egress", _NOTHING)
+    if isinstance(entry.value, str) and not entry.refused and entry.value not in known:
+        remedy = suggestion(entry.value, known, "known here")
+        findings.add(entry, f"{path}.egress", f"there is no egress {entry.value[:80]!r}", remedy)
 
 
 def _overlay(settings: Mapping[str, Any], section: DefaultsSection) -> dict[str, Any]:
@@ -99,7 +118,7 @@ def _built(name: str, settings: Mapping[str, Any]) -> Account:
     )
 
 
-def _check_keys(node: Node, path: str, findings: Findings) -> None:
+def check_keys(node: Node, path: str, findings: Findings) -> None:
     """Report keys that are missing or do not go together. By what is written, so that it is said at once."""
     entries = node.entries
     if node.refused or not isinstance(node.value, dict | None):
@@ -126,7 +145,9 @@ def _check_keys(node: Node, path: str, findings: Findings) -> None:
         )
 
 
-def _keys(section: AccountSection, node: Node, path: str, source: Source) -> AccountKeys | None:
+def read_keys(section: KeysSection, node: Node, path: str, source: Source) -> AccountKeys | None:
+    """Return where the keys of an entry are kept; ``None`` if there is no API key, which is said elsewhere."""
+
     def setting(key: str, reference: SecretReference | None) -> SecretSetting | None:
         if reference is None:
             return None

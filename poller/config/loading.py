@@ -11,6 +11,7 @@ from poller.config.document import Node, shown_key
 from poller.config.files import Source, read_included, read_source
 from poller.config.findings import Findings, in_order
 from poller.config.fleet import Fleet
+from poller.config.masters import read_discover
 from poller.config.models import is_loopback
 from poller.config.sections import (
     read_budget,
@@ -31,6 +32,7 @@ KEYS: Final = (
     "budget",
     "egress",
     "key_policy",
+    "discover",
     *INCLUDED_KEYS,
     "include",
     "sinks",
@@ -89,6 +91,8 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
         logging=logging,
         reload=read_reload(sections["reload"], findings),
         key_policy=read_key_policy(source.root.entries.get("key_policy"), findings),
+        discover=read_discover(sections["discover"], source, egress.keys()),
+        sub_accounts=fleet.sub_accounts,
         places=dict(_places(source.root.entries, findings)) | fleet.places,
     )
 

@@ -19,6 +19,8 @@ _PATTERN = re.compile(r"[A-Za-z0-9_*?-]{1,64}")
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?")
 NAME_RULE: Final = "use 1 to 64 letters, digits, '_' and '-'"
 
+_VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f]+")
+_EMAIL_CHARACTERS: Final = 320
 _LABEL_CHARACTERS: Final = 128
 _ASSET_CHARACTERS: Final = 64
 
@@ -120,6 +122,15 @@ def _asset(text: str) -> str:
     return text
 
 
+def _email(text: str) -> str:
+    name, _, host = text.partition("@")
+    if not (name and host) or "@" in host or len(text) > _EMAIL_CHARACTERS or not _VISIBLE.fullmatch(text):
+        raise Refusal(
+            f"{text[:80]!r} is not an e-mail", "write the one that the exchange knows the sub-account by"
+        )
+    return text
+
+
 def _label_name(text: str) -> str:
     if not is_name(text):
         raise Refusal(f"{text[:80]!r} cannot name a label", NAME_RULE)
@@ -205,13 +216,26 @@ class DefaultsSection(Section):
     stale_after: Annotated[int, Field(ge=1, le=1_000)] = 3
 
 
-class AccountSection(DefaultsSection):
-    """One entry of ``accounts``. Which of its keys belong together is checked elsewhere."""
+class KeysSection(Section):
+    """The keys of an entry. Which of them belong together is checked elsewhere."""
 
     api_key: Reference | None = None
     secret: Reference | None = None
     private_key: Reference | None = None
     passphrase: Reference | None = None
+
+
+class AccountSection(DefaultsSection, KeysSection):
+    """One entry of ``accounts``."""
+
+    sub_account: Annotated[str, AfterValidator(_email)] | None = None
+
+
+class DiscoverSection(KeysSection):
+    """One entry of ``discover``."""
+
+    egress: str = "default"
+    interval: Annotated[float, _duration("1s", "7d")] = 3600.0
 
 
 class SinkSection(Section):

@@ -55,12 +55,27 @@ class SecretSetting:
 
 @dataclass(frozen=True, slots=True)
 class AccountKeys:
-    """Where the keys of one account are kept: with either ``secret`` or ``private_key``."""
+    """Where the keys of one account, or of a master account, are kept: with either ``secret`` or ``private_key``."""
 
     api_key: SecretSetting
     secret: SecretSetting | None = None
     private_key: SecretSetting | None = None
     passphrase: SecretSetting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverSettings:
+    """One master account that is asked which sub-accounts exist.
+
+    Attributes:
+        keys: where its keys are kept.
+        egress: name of the address it is asked from, and whose budget pays.
+        interval_s: seconds between two questions.
+    """
+
+    keys: AccountKeys
+    egress: str = "default"
+    interval_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +195,8 @@ class Config:
         egress: always with ``default``.
         accounts: in the order of the files.
         keys: where each account's keys are kept, by the account's name.
+        discover: master accounts, by name.
+        sub_accounts: e-mails of those accounts that say which sub-account they are, by the account's name.
         key_policy: what follows from keys that can do more than read; see ``poller.checking.KeyWatch``.
         places: where each key stands, by its dotted path; see ``place``.
     """
@@ -197,6 +214,8 @@ class Config:
     logging: LoggingSettings
     reload: ReloadSettings = ReloadSettings()
     key_policy: KeyPolicy = "warn"
+    discover: Mapping[str, DiscoverSettings] = field(default_factory=dict)
+    sub_accounts: Mapping[str, str] = field(default_factory=dict, repr=False)
     places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     def place(self, key: str) -> Place:

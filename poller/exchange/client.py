@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from poller.clock import NS_PER_S, Clock
@@ -17,6 +17,7 @@ from poller.exchange.normalise import normalise
 from poller.exchange.request import (
     API_RESTRICTIONS,
     SERVER_TIME,
+    SUB_ACCOUNTS,
     SYSTEM_STATUS,
     USER_ASSETS,
     Endpoint,
@@ -32,6 +33,8 @@ from poller.metrics import Metrics
 from poller.model import Account, Snapshot
 
 TIME_SAMPLES: Final = 4  # the first opens the connection, and the quickest of the others is likely good
+PAGE_ROWS: Final = 200  # sub-accounts on one page: the most that the exchange gives
+_EMAIL_CHARACTERS: Final = 320
 _EARLIEST_MS: Final = 1_500_000_000_000  # 2017, when the exchange began
 _LATEST_MS: Final = 10_000_000_000_000  # 2286
 
@@ -76,12 +79,21 @@ class Restrictions:
     beyond_reading: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SubAccount:
+    """One sub-account, as its master sees it. ``email`` is what the exchange knows it by."""
+
+    email: str = field(repr=False)  # of a person
+    is_frozen: bool
+
+
 class ExchangeClient:
     """Asks the exchange on behalf of all accounts.
 
     Args:
         transports: by name of the egress address.
         credentials: by name of the account.
+        masters: keys of master accounts, by name of the ``discover`` entry.
         server_time: stamps requests; ``synchronise`` keeps it right.
         clock: time.
         recv_window_ms: for how long the exchange may accept a request.
@@ -97,9 +109,11 @@ class ExchangeClient:
         *,
         recv_window_ms: int,
         metrics: Metrics,
+        masters: Mapping[str, Credentials] | None = None,
     ) -> None:
         self._transports = dict(transports)
         self._credentials = dict(credentials)
+        self._masters = dict(masters or {})
         self._server_time = server_time
         self._clock = clock
         self._recv_window_ms = recv_window_ms
@@ -115,7 +129,7 @@ class ExchangeClient:
             parameters["needBtcValuation"] = "true"
         credentials = self._credentials.get(account.name)
         try:
-            request = self._signed(account, USER_ASSETS, parameters)
+            request = self._signed(credentials, USER_ASSETS, parameters)
             response = await self._transports[account.egress].send(request)
         except PollError as error:
             return Answer(error, None, begun_s, self._clock.monotonic_s())
@@ -128,9 +142,11 @@ class ExchangeClient:
                 outcome = KeyExchanged("the key was exchanged while it was refused", code=error.code)
         return Answer(outcome, used_weight(response.headers), response.sent_s, response.answered_s)
 
-    def exchange_keys(self, credentials: Mapping[str, Credentials]) -> None:
+    def exchange_keys(
+        self, credentials: Mapping[str, Credentials], masters: Mapping[str, Credentials]
+    ) -> None:
         """Sign with these from now on; requests under way end as they were signed."""
-        self._credentials = dict(credentials)
+        self._credentials, self._masters = dict(credentials), dict(masters)
 
     def put_transport(self, egress: str, transport: Transport) -> Transport | None:
         """Send through this one from now on; return what it replaces, for the caller to close."""
@@ -193,7 +209,9 @@ class ExchangeClient:
         Raises:
             PollError: it is not known.
         """
-        response = await self._ask(account.egress, self._signed(account, API_RESTRICTIONS, {}))
+        response = await self._ask(
+            account.egress, self._signed(self._credentials.get(account.name), API_RESTRICTIONS, {})
+        )
         document = payload.fields(response.body)
         reading, ip_restricted = document.get("enableReading"), document.get("ipRestrict")
         if not isinstance(reading, bool) or not isinstance(ip_restricted, bool):
@@ -206,13 +224,31 @@ class ExchangeClient:
         )
         return Restrictions(reading, ip_restricted, tuple(sorted(beyond)))
 
+    async def sub_accounts(self, master: str, egress: str, page: int) -> list[SubAccount]:
+        """Ask a master account for one page of its sub-accounts: ``PAGE_ROWS``, the last page fewer. Weight 1.
+
+        Args:
+            master: name of the ``discover`` entry.
+            egress: name of the address to ask from.
+            page: counted from 1.
+
+        Raises:
+            PollError: they are not known.
+        """
+        parameters = {"page": str(page), "limit": str(PAGE_ROWS)}
+        response = await self._ask(egress, self._signed(self._masters.get(master), SUB_ACCOUNTS, parameters))
+        document = payload.fields(response.body)
+        return [_sub_account(row) for row in payload.rows_of(document.get("subAccounts"), most=PAGE_ROWS)]
+
     async def close(self) -> None:
         """Let go of all connections. Harmless when called twice."""
         await asyncio.gather(*(transport.close() for transport in self._transports.values()))
 
-    def _signed(self, account: Account, endpoint: Endpoint, parameters: Mapping[str, str]) -> Request:
-        if (credentials := self._credentials.get(account.name)) is None:
-            raise NoKey(f"there is no key for account {account.name!r}")
+    def _signed(
+        self, credentials: Credentials | None, endpoint: Endpoint, parameters: Mapping[str, str]
+    ) -> Request:
+        if credentials is None:
+            raise NoKey("the key is not at hand")
         return sign(
             credentials,
             endpoint,
@@ -245,6 +281,16 @@ class ExchangeClient:
 
 
 _HARMLESS: Final = frozenset({"enableReading", "enableFixReadOnly"})
+
+
+def _sub_account(row: payload.Row) -> SubAccount:
+    email, is_frozen = row.get("email"), row.get("isFreeze")
+    # A number is kept as a text, and is none.
+    if not isinstance(email, str) or isinstance(email, payload.Number) or not isinstance(is_frozen, bool):
+        raise BadAnswer("a sub-account is not as documented", reason="sub_accounts")
+    if "@" not in email or len(email) > _EMAIL_CHARACTERS or not email.isprintable() or " " in email:
+        raise BadAnswer("a sub-account's e-mail is none", reason="sub_accounts")
+    return SubAccount(email, is_frozen)
 
 
 def _server_ms(response: Response) -> int:

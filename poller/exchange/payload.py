@@ -27,15 +27,23 @@ def rows(body: bytes) -> list[Row]:
             ``duplicate_key``, ``not_a_number``, ``surrogate``, ``too_deep``, ``not_a_list``,
             ``not_an_object``, ``too_many_rows``.
     """
-    document = _parse(body)
-    if not isinstance(document, list):
-        raise BadAnswer(f"a list was due, not {_name(document)}", reason="not_a_list")
-    if len(document) > ROWS_MOST:
-        raise BadAnswer(f"{len(document)} rows; at most {ROWS_MOST} are believed", reason="too_many_rows")
-    for row in document:
+    return rows_of(_parse(body))
+
+
+def rows_of(value: Any, *, most: int = ROWS_MOST) -> list[Row]:
+    """Return a part of an answer that has to be a list of objects, ``most`` of them at most.
+
+    Raises:
+        BadAnswer: as for ``rows``.
+    """
+    if not isinstance(value, list):
+        raise BadAnswer(f"a list was due, not {_name(value)}", reason="not_a_list")
+    if len(value) > most:
+        raise BadAnswer(f"{len(value)} rows; at most {most} are believed", reason="too_many_rows")
+    for row in value:
         if not isinstance(row, dict):
             raise BadAnswer(f"a row is {_name(row)}, not an object", reason="not_an_object")
-    return document
+    return value
 
 
 def fields(body: bytes) -> Row:

@@ -32,11 +32,12 @@ class Endpoint:
 
 USER_ASSETS: Final = Endpoint("POST", "/sapi/v3/asset/getUserAsset", weight=5, signed=True)
 API_RESTRICTIONS: Final = Endpoint("GET", "/sapi/v1/account/apiRestrictions", weight=1, signed=True)
+SUB_ACCOUNTS: Final = Endpoint("GET", "/sapi/v1/sub-account/list", weight=1, signed=True)
 SYSTEM_STATUS: Final = Endpoint("GET", "/sapi/v1/system/status", weight=1, signed=False)
 SERVER_TIME: Final = Endpoint("GET", "/api/v3/time", weight=1, signed=False)
 
 # A signature is as good as the key for what it covers: nothing but these can be made to carry one.
-SIGNED: Final = frozenset({USER_ASSETS, API_RESTRICTIONS})
+SIGNED: Final = frozenset({USER_ASSETS, API_RESTRICTIONS, SUB_ACCOUNTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,10 @@ def sign(
     exchange_ms: int,
     recv_window_ms: int,
 ) -> Request:
-    """Sign a request for one account. Everything is in the query; the body is empty.
+    """Sign a request with one key. Everything is in the query; the body is empty.
 
     Args:
-        credentials: whose request it is.
+        credentials: the key, and what signs for it.
         endpoint: one of ``SIGNED``.
         parameters: sent in their order, ahead of the window and the timestamp.
         exchange_ms: the exchange's time as we know it, in milliseconds since the epoch.

@@ -48,6 +48,7 @@ class Admin:
             "permissions": self._set_permissions,
             "maintenance": self._set_maintenance,
             "neighbour": self._set_neighbour,
+            "sub_account": self._set_sub_account,
         }
 
     def handle(self, address: str, method: str, path: str, query: Query, document: Any) -> Reply:
@@ -138,11 +139,11 @@ class Admin:
         return {"skew_ms": self._exchange.skew_ms, "time_us": self._exchange.now_us()}
 
     def _revoke(self, document: Mapping[str, Any]) -> Any:
-        self._exchange.revoked.add(_known(self._exchange, document.get("account")))
+        self._exchange.revoked.add(_known_key(self._exchange, document.get("account")))
         return {"revoked": sorted(self._exchange.revoked)}
 
     def _restore(self, document: Mapping[str, Any]) -> Any:
-        self._exchange.revoked.discard(_known(self._exchange, document.get("account")))
+        self._exchange.revoked.discard(_known_key(self._exchange, document.get("account")))
         return {"revoked": sorted(self._exchange.revoked)}
 
     def _set_permissions(self, document: Mapping[str, Any]) -> Any:
@@ -150,7 +151,7 @@ class Admin:
         fields = {name: value for name, value in document.items() if name != "account"}
         if not fields or not all(isinstance(value, bool) for value in fields.values()):
             raise _Unfit('write {"account": ..., "enableWithdrawals": true}; fields as in apiRestrictions')
-        permissions = self._exchange.permissions[_known(self._exchange, document.get("account"))]
+        permissions = self._exchange.permissions[_known_key(self._exchange, document.get("account"))]
         permissions.update(fields)
         return permissions
 
@@ -160,6 +161,19 @@ class Admin:
             raise _Unfit("on: true or false")
         self._exchange.is_in_maintenance = on
         return {"maintenance": on}
+
+    def _set_sub_account(self, document: Mapping[str, Any]) -> Any:
+        """``{"email": ...}`` creates one, with ``"frozen": true`` it is frozen, with ``"exists": false`` deleted."""
+        email = document.get("email")
+        exists, frozen = document.get("exists", True), document.get("frozen", False)
+        if not isinstance(email, str) or not isinstance(exists, bool) or not isinstance(frozen, bool):
+            raise _Unfit('write {"email": "new@sub.example", "frozen": true, "exists": true}')
+        sub_accounts = self._exchange.sub_accounts
+        if exists:
+            sub_accounts.put(email, is_frozen=frozen)
+        else:
+            sub_accounts.remove(email)
+        return {"sub_accounts": [asdict(one) for one in sub_accounts.all]}
 
     def _set_neighbour(self, document: Mapping[str, Any]) -> Any:
         mode = document.get("mode", "even")
@@ -206,6 +220,11 @@ def _known(exchange: Exchange, account: object) -> str:
     if not any(known.name == account for known in exchange.accounts):
         raise _Unfit(f"no such account: {account!r}; they are {exchange.accounts[0].name} and so on")
     return str(account)
+
+
+def _known_key(exchange: Exchange, account: object) -> str:
+    """Return the owner of a key: one of the fleet, or the master account."""
+    return exchange.master.name if account == exchange.master.name else _known(exchange, account)
 
 
 def _number(document: Mapping[str, Any], name: str) -> float:

@@ -10,6 +10,7 @@ from typing import Final
 
 from poller.simulator.keys import SimulatedAccount
 from poller.simulator.settings import SimulatorSettings
+from poller.simulator.sub_accounts import email_of
 
 MARK: Final = (
     "# Written by the simulator, with keys that open nothing else. It may be written again: change a copy."
@@ -29,6 +30,7 @@ def write_config(
     settings: SimulatorSettings,
     *,
     interval: str,
+    master: SimulatedAccount | None = None,
 ) -> Path:
     """Write ``accounts.yaml``, its include and ``secrets/`` and return the path of the first.
 
@@ -37,6 +39,7 @@ def write_config(
     Args:
         url: where the simulator listens.
         interval: between two polls of an account, such as ``10s``.
+        master: write that it is asked for its sub-accounts, and which of them each account is.
 
     Raises:
         NotOurs: there is a file of that name that somebody else wrote. Nothing was changed.
@@ -50,19 +53,18 @@ def write_config(
             )
     for folder in (directory, directory / "secrets", directory / "data", included.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for account in accounts:
+    for account in (*accounts, master) if master else accounts:
         for name, content in _secret_files(account):
             _write(directory / "secrets" / name, content)
     here = len(accounts) if len(accounts) < MANY else (len(accounts) + 1) // 2
     if here < len(accounts):
-        _write(included, f"{MARK}\n{_accounts(accounts[here:], '../secrets')}")
+        _write(included, f"{MARK}\n{_accounts(accounts[here:], '../secrets', master)}")
     else:
         included.unlink(missing_ok=True)
     include = "include: [fleet.d/*.yaml]\n" if here < len(accounts) else ""
-    _write(
-        main,
-        f"{MARK}\n{_head(url, settings, interval)}{_accounts(accounts[:here], 'secrets')}{include}{_TAIL}",
-    )
+    discover = "" if master is None else _discover(master)
+    fleet = _accounts(accounts[:here], "secrets", master)
+    _write(main, f"{MARK}\n{_head(url, settings, interval)}{discover}{fleet}{include}{_TAIL}")
     return main
 
 
@@ -87,17 +89,26 @@ outbox: {path: data/outbox.db}
 """
 
 
-def _accounts(accounts: Sequence[SimulatedAccount], secrets: str) -> str:
+def _discover(master: SimulatedAccount) -> str:
+    lines = ["discover:", "  main:", *_keys(master, "secrets"), "    interval: 1h"]
+    return "\n".join(lines) + "\n"
+
+
+def _accounts(accounts: Sequence[SimulatedAccount], secrets: str, master: SimulatedAccount | None) -> str:
     lines = ["accounts:"]
     for account in accounts:
-        [(key, _), (secret, _)] = _secret_files(account)
-        lines += [
-            f"  {account.name}:",
-            f"    api_key: file:{secrets}/{key}",
-            f"    {'secret' if account.kind == 'hmac' else 'private_key'}: file:{secrets}/{secret}",
-            f"    labels: {{key: {account.kind}}}",
-        ]
+        lines += [f"  {account.name}:", *_keys(account, secrets), f"    labels: {{key: {account.kind}}}"]
+        if master is not None:
+            lines.append(f"    sub_account: {email_of(account.name)}")
     return "\n".join(lines) + "\n"
+
+
+def _keys(account: SimulatedAccount, secrets: str) -> list[str]:
+    [(key, _), (secret, _)] = _secret_files(account)
+    return [
+        f"    api_key: file:{secrets}/{key}",
+        f"    {'secret' if account.kind == 'hmac' else 'private_key'}: file:{secrets}/{secret}",
+    ]
 
 
 def _secret_files(account: SimulatedAccount) -> list[tuple[str, str]]:

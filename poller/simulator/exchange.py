@@ -28,7 +28,7 @@ from poller.simulator.faults import (
     Faults,
     spoil,
 )
-from poller.simulator.keys import SimulatedAccount, make_accounts
+from poller.simulator.keys import SimulatedAccount, make_accounts, make_master
 from poller.simulator.market import Balances, Entry, Market
 from poller.simulator.rules import (
     Refused,
@@ -42,6 +42,8 @@ from poller.simulator.rules import (
     valuation_asked_for,
 )
 from poller.simulator.settings import SimulatorSettings
+from poller.simulator.sub_accounts import PARAMETERS as SUB_ACCOUNT_PARAMETERS
+from poller.simulator.sub_accounts import SubAccounts
 from poller.simulator.weights import US_PER_S, Neighbour, Verdict, Weights
 
 POLL_PARAMETERS: Final = ("asset", "needBtcValuation")
@@ -49,6 +51,7 @@ API_LIMIT: Final = 6_000  # one pool for everything under /api
 API_POOL: Final = "/api"
 TIME_PATH: Final = "/api/v3/time"
 STATUS_PATH: Final = "/sapi/v1/system/status"
+SUB_ACCOUNT_PATH: Final = "/sapi/v1/sub-account/list"
 KEY_PATH: Final = "/sapi/v1/account/apiRestrictions"
 
 
@@ -94,6 +97,7 @@ class _Call:
     balances: Balances
     now_us: int
     permissions: Mapping[str, bool] = field(default_factory=dict)
+    is_of_master: bool = False
 
 
 _Endpoint = Callable[[_Call], Any]
@@ -109,6 +113,8 @@ class Exchange:
     def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
         self.settings = settings
         self.accounts = make_accounts(settings.accounts, settings.key_kinds, settings.seed)
+        self.master = make_master(settings.key_kinds[0], settings.seed)
+        self.sub_accounts = SubAccounts(account.name for account in self.accounts)
         self.is_in_maintenance = False
         self.revoked: set[str] = set()
         # What keys may do other than by default: account -> field of apiRestrictions -> value.
@@ -117,7 +123,7 @@ class Exchange:
         self._clock = clock
         self._skew_us = round(settings.skew_ms * 1000)
         self._ahead_us = clock.utc_ns() // 1000 + self._skew_us - round(clock.uptime_s() * US_PER_S)
-        self._by_key = {account.api_key: account for account in self.accounts}
+        self._by_key = {account.api_key: account for account in (*self.accounts, self.master)}
         self._random = Random(f"exchange/{settings.seed}")
         self.weights = Weights(
             settings.weight_rules, neighbour_pool=DEFAULT_PATH, neighbour=settings.neighbour
@@ -245,6 +251,8 @@ class Exchange:
             raise Refused(400, -2015, "Invalid API-key, IP, or permissions for action.")
         check_signed(sent, route, account, now_us // 1000)
         permissions = self.permissions.get(account.name, {})
+        if account is self.master:  # its own wallet is empty
+            return _Call(sent, (), now_us, permissions, is_of_master=True)
         return _Call(sent, self.market.balances(account.name), now_us, permissions)
 
     def _endpoints(self) -> Iterable[tuple[Route, _Endpoint]]:
@@ -253,8 +261,19 @@ class Exchange:
         )
         yield poll, _assets
         yield Route("GET", KEY_PATH, KEY_PATH, 1, signed=True), _restrictions
+        yield (
+            Route(
+                "GET", SUB_ACCOUNT_PATH, SUB_ACCOUNT_PATH, 1, signed=True, parameters=SUB_ACCOUNT_PARAMETERS
+            ),
+            self._sub_accounts,
+        )
         yield Route("GET", STATUS_PATH, STATUS_PATH, 1, signed=False), self._status
         yield Route("GET", TIME_PATH, API_POOL, 1, signed=False), _time
+
+    def _sub_accounts(self, call: _Call) -> Any:
+        if not call.is_of_master:
+            raise Refused(400, -2015, "Invalid API-key, IP, or permissions for action.")
+        return self.sub_accounts.page(call.sent)
 
     def _status(self, call: _Call) -> Any:
         down = self.is_in_maintenance

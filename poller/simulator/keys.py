@@ -73,6 +73,11 @@ def make_accounts(count: int, kinds: Sequence[KeyKind], seed: int) -> tuple[Simu
     )
 
 
+def make_master(kind: KeyKind, seed: int) -> SimulatedAccount:
+    """Return the account that all others are sub-accounts of."""
+    return _make_account("master", kind, seed, 0)
+
+
 def _make_account(name: str, kind: KeyKind, seed: int, place: int) -> SimulatedAccount:
     api_key = _letters(f"{seed}/{name}/{kind}/key")
     if kind == "hmac":

@@ -139,7 +139,7 @@ def asset_asked_for(sent: Sent) -> str | None:
     """Return the ``asset`` parameter; ``None`` means all of them. Raises ``Refused``."""
     asset = sent.values.get("asset")
     if asset and not _ASSET.fullmatch(asset):
-        raise _illegal("asset", "^[^\\s]{1,32}$")
+        raise illegal("asset", "^[^\\s]{1,32}$")
     return asset or None
 
 
@@ -147,7 +147,7 @@ def valuation_asked_for(sent: Sent) -> bool:
     """Return the ``needBtcValuation`` parameter. Raises ``Refused`` unless it is in lower case."""
     value = sent.values.get("needBtcValuation", "false")
     if value not in {"true", "false"}:
-        raise _illegal("needBtcValuation", "true|false")
+        raise illegal("needBtcValuation", "true|false")
     return value == "true"
 
 
@@ -178,9 +178,10 @@ def _cut_signature(part: bytes) -> tuple[bytes, bytes | None]:
 def _integer(sent: Sent, name: str) -> int:
     value = sent.values[name]
     if not _INTEGER.fullmatch(value):
-        raise _illegal(name, "^[0-9]{1,20}$")
+        raise illegal(name, "^[0-9]{1,20}$")
     return int(value)
 
 
-def _illegal(name: str, legal: str) -> Refused:
+def illegal(name: str, legal: str) -> Refused:
+    """Return what is said of a parameter that holds what it must not."""
     return Refused(400, -1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")

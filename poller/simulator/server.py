@@ -40,6 +40,11 @@ class SimulatorServer:
         """The fleet, with its keys."""
         return self.exchange.accounts
 
+    @property
+    def master(self) -> SimulatedAccount:
+        """The master account, with its key."""
+        return self.exchange.master
+
 
 @asynccontextmanager
 async def serve(

@@ -13,6 +13,7 @@ from poller import sinks
 from poller.config import (
     BudgetSettings,
     Config,
+    DiscoverSettings,
     ExchangeSettings,
     LoggingSettings,
     OutboxSettings,
@@ -27,6 +28,7 @@ from poller.config.models import (
     AccountSection,
     BudgetSection,
     DefaultsSection,
+    DiscoverSection,
     EgressSection,
     ExchangeSection,
     LoggingSection,
@@ -67,7 +69,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         path.parent.mkdir(exist_ok=True)
         path.touch(mode=0o600)
         path.write_bytes(content)
-    for name in ("TREASURY_KEY", "TREASURY_SECRET", "MORE_KEY", "MORE_SECRET"):
+    for name in ("TREASURY_KEY", "TREASURY_SECRET", "MORE_KEY", "MORE_SECRET", "MASTER_KEY", "MASTER_SECRET"):
         monkeypatch.setenv(name, f"made-up-{name}")
     monkeypatch.setenv("WEBHOOK_URL", "https://example.com/hooks/T0ken")
     for name in ("WEBHOOK_SECRET", "WEBHOOK_PREVIOUS_SECRET"):
@@ -94,6 +96,7 @@ def test_the_example_loads_with_its_secrets(example: Config) -> None:
         "sub-001": "ed25519",
         "more": "hmac",
     }
+    assert list(secrets.masters) == ["main"]
     assert list(secrets.proxies) == ["frankfurt"]
     assert list(secrets.sink_options) == ["history", "audit", "hook", "console"]
 
@@ -103,6 +106,9 @@ def test_where_the_example_can_show_a_default_it_does(example: Config) -> None:
     assert example.budget == BudgetSettings()
     assert example.outbox == OutboxSettings(example.directory / "data/outbox.db")
     assert example.key_policy == "warn"
+    master = example.discover["main"]
+    assert master == DiscoverSettings(master.keys)
+    assert example.sub_accounts == {"sub-001": "trader1@example.com"}
     assert example.shutdown == ShutdownSettings()
     assert example.reload == ReloadSettings()
     assert example.logging == LoggingSettings()
@@ -135,6 +141,13 @@ def test_the_example_has_every_key_of_a_section(name: str, section: type[Section
 def test_the_example_has_every_key_of_named_entries(name: str, section: type[Section]) -> None:
     # What stands in the defaults need not stand with an account again.
     assert keys_below(document()[name]) | set(document()["defaults"].entries) >= set(section.model_fields)
+
+
+def test_the_example_has_every_key_of_a_master_account() -> None:
+    # What else a key can be is shown with the accounts.
+    assert keys_below(document()["discover"]) | {"private_key", "passphrase"} == set(
+        DiscoverSection.model_fields
+    )
 
 
 def test_the_example_has_every_key_of_a_sink() -> None:

@@ -233,8 +233,8 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
     [
         # keys
         ("acounts: {}", "1: acounts: unknown key 'acounts', did you mean 'accounts'?"),
-        ("server: {listen: 1}", ("1: server: unknown key 'server'; known here: accounts, budget, defaults, egress,"
-         " exchange, include, key_policy, logging, outbox, shutdown, sinks")),
+        ("server: {listen: 1}", ("1: server: unknown key 'server'; known here: accounts, budget, defaults, discover, egress,"
+         " exchange, include, key_policy, logging, outbox, reload, shutdown, sinks")),
         ("exchange: {recv_windw: 10s}", "1: exchange.recv_windw: unknown key 'recv_windw', did you mean 'recv_window'?"),
         ("shutdown: {x: 1}", "1: shutdown.x: unknown key 'x'; known here: drain"),
         ("shutdown:\n  drain: 1s\n  drain: 2s", "3: shutdown.drain: this key stands on line 2 already; remove one of the two"),

@@ -26,7 +26,7 @@ from poller.errors import (
     StaleConnection,
     Unavailable,
 )
-from poller.exchange.client import Answer, ExchangeClient, Restrictions, SystemStatus
+from poller.exchange.client import Answer, ExchangeClient, Restrictions, SubAccount, SystemStatus
 from poller.exchange.request import Request
 from poller.exchange.response import Response
 from poller.exchange.server_time import Sample, ServerTime
@@ -81,6 +81,7 @@ class Bench:
             clock,
             recv_window_ms=10_000,
             metrics=self.metrics,
+            masters={"main": sample_credentials()},
         )
         self.permits: list[float] = []
 
@@ -359,10 +360,67 @@ async def test_unclear_restrictions_are_none(body: bytes, clock: VirtualClock) -
         await Bench(clock, body).client.api_restrictions(ACCOUNT)
 
 
+async def test_a_page_of_sub_accounts_is_asked_for_with_the_masters_key(clock: VirtualClock) -> None:
+    body = {
+        "subAccounts": [
+            {"subUserId": 1, "email": "a+b@example.com", "remark": "", "isFreeze": False, "createTime": 1},
+            {"email": "c@example.com", "isFreeze": True, "somethingNew": [1]},
+        ]
+    }
+    bench = Bench(clock, json.dumps(body).encode(), b'{"subAccounts":[]}')
+    assert await bench.client.sub_accounts("main", "nat-b", 3) == [
+        SubAccount("a+b@example.com", is_frozen=False),
+        SubAccount("c@example.com", is_frozen=True),
+    ]
+    (request,) = bench.transport.requests
+    assert (request.method, request.path) == ("GET", "/sapi/v1/sub-account/list")
+    assert request.query.startswith("page=3&limit=200&recvWindow=10000&timestamp=")
+    assert "&signature=" in request.query
+    assert await bench.client.sub_accounts("main", "default", 1) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{}", "not_a_list"),
+        (b"[]", "not_an_object"),
+        (b'{"subAccounts":{}}', "not_a_list"),
+        (b'{"subAccounts":["a@b"]}', "not_an_object"),
+        (b'{"subAccounts":[{}]}', "sub_accounts"),
+        (b'{"subAccounts":[{"email":"a@b"}]}', "sub_accounts"),
+        (b'{"subAccounts":[{"email":"a@b","isFreeze":"false"}]}', "sub_accounts"),
+        (b'{"subAccounts":[{"email":1,"isFreeze":false}]}', "sub_accounts"),
+        (b'{"subAccounts":[{"email":null,"isFreeze":false}]}', "sub_accounts"),
+        (b'{"subAccounts":[{"email":"","isFreeze":false}]}', "sub_accounts"),
+        (b'{"subAccounts":[{"email":"a\\n@b","isFreeze":false}]}', "sub_accounts"),
+        (b'{"subAccounts":[{"email":"a @b","isFreeze":false}]}', "sub_accounts"),
+        (
+            json.dumps({"subAccounts": [{"email": "a@" + "b" * 319, "isFreeze": False}]}).encode(),
+            "sub_accounts",
+        ),
+        (b'{"subAccounts":[{"email":"a@b","email":"c@d","isFreeze":false}]}', "duplicate_key"),
+        (
+            json.dumps(
+                {"subAccounts": [{"email": f"{n}@b", "isFreeze": False} for n in range(201)]}
+            ).encode(),
+            "too_many_rows",
+        ),
+    ],
+)
+async def test_a_page_that_is_not_as_documented_is_refused_whole(
+    body: bytes, reason: str, clock: VirtualClock
+) -> None:
+    with pytest.raises(BadAnswer) as caught:
+        await Bench(clock, body).client.sub_accounts("main", "default", 1)
+    assert caught.value.reason == reason
+
+
 async def test_refusals_of_other_questions_are_raised(clock: VirtualClock) -> None:
     refusal = (400, b'{"code":-2015,"msg":"Invalid API-key, IP, or permissions for action."}')
     with pytest.raises(AccessDenied):
         await Bench(clock, refusal).client.api_restrictions(ACCOUNT)
+    with pytest.raises(AccessDenied):
+        await Bench(clock, refusal).client.sub_accounts("main", "default", 1)
     with pytest.raises(Overloaded):
         await Bench(clock, b'{"code":-1008}').client.system_status("default")
 

@@ -195,6 +195,7 @@ def test_the_index_lists_what_can_be_asked_and_done() -> None:
             "/simulator/permissions",
             "/simulator/maintenance",
             "/simulator/neighbour",
+            "/simulator/sub_account",
         ],
     }
 

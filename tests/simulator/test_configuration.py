@@ -9,7 +9,7 @@ import yaml
 
 from poller.simulator import KEY_KINDS, NotOurs, SimulatorSettings, write_config
 from poller.simulator.configuration import MANY, MARK
-from poller.simulator.keys import make_accounts
+from poller.simulator.keys import make_accounts, make_master
 
 URL = "http://127.0.0.1:8081"
 
@@ -62,6 +62,27 @@ def test_it_is_what_a_user_would_write(tmp_path: Path) -> None:
         },
         "outbox": {"path": "data/outbox.db"},
     }
+
+
+def test_a_master_account_is_written_only_if_it_is_wanted(tmp_path: Path) -> None:
+    accounts, master = make_accounts(MANY + 1, KEY_KINDS, 1), make_master("ed25519", 1)
+    path = write_config(tmp_path, URL, accounts, SimulatorSettings(), interval="2s", master=master)
+    written = read(path)
+    assert written["discover"] == {
+        "main": {
+            "api_key": "file:secrets/master.key",
+            "private_key": "file:secrets/master.pem",
+            "interval": "1h",
+        }
+    }
+    assert (tmp_path / "secrets" / "master.key").read_text() == master.api_key
+    assert stat.S_IMODE((tmp_path / "secrets" / "master.pem").stat().st_mode) == 0o600
+    fleet = written["accounts"] | read(tmp_path / "fleet.d" / "simulated.yaml")["accounts"]
+    assert {name: entry["sub_account"] for name, entry in fleet.items()} == {
+        account.name: f"{account.name}@sub.example" for account in accounts
+    }
+    assert "discover" not in read(write(tmp_path, 3))
+    assert "sub_account" not in (tmp_path / "accounts.yaml").read_text()
 
 
 def test_half_of_many_accounts_stand_in_an_included_file_with_paths_of_its_own(tmp_path: Path) -> None:
