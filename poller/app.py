@@ -265,8 +265,8 @@ class App:
                 extra={
                     "version": __version__,
                     "accounts": len(self._config.accounts),
-                    "egress": list(parts.egress),
-                    "backlog": {name: parts.outbox.backlog(name) for name in parts.deliveries},
+                    "addresses": list(parts.egress),
+                    "backlogs": {name: parts.outbox.backlog(name) for name in parts.deliveries},
                 },
             )
             await stop.wait()
@@ -314,8 +314,10 @@ class App:
                 try:
                     await parts.acceptance.turned(account, State.REMOVED, "removed from the configuration")
                 except OutboxFull as error:
-                    extra = {"account": name, "error": str(error)}
-                    logger.warning("states cannot be accepted", extra=extra)
+                    logger.warning(
+                        "sinks cannot be told yet of accounts that were removed",
+                        extra={"account": name, "error": str(error)},
+                    )
                     return
 
     async def _open_required(self, deliveries: Sequence[Delivery]) -> None:
@@ -338,7 +340,7 @@ class App:
         except TimeoutError:
             left = {name: parts.outbox.backlog(name) for name in parts.deliveries}
             logger.warning(
-                "not everything was drained; it is delivered after the next start", extra={"left": left}
+                "not everything was drained; it is delivered after the next start", extra={"backlogs": left}
             )
 
 

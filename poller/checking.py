@@ -223,8 +223,8 @@ class KeyWatch:
                 "keys can do more than read",
                 extra={
                     "egress": self._egress,
-                    "count": len(beyond),
-                    "accounts": sorted(beyond)[:NAMED_AT_MOST],
+                    "accounts": len(beyond),
+                    "names": sorted(beyond)[:NAMED_AT_MOST],
                     "polled": self._policy != "require_read_only",
                 },
             )
@@ -238,7 +238,8 @@ class KeyWatch:
                 await self._forbid(account, judgement.reasons[0])
             except OutboxFull as error:
                 logger.warning(
-                    "states cannot be accepted", extra={"account": account.name, "error": str(error)}
+                    "states cannot be accepted",
+                    extra={"egress": self._egress, "account": account.name, "error": str(error)},
                 )
         elif judgement.verdict is not Verdict.UNKNOWN or account.name not in self._forbidden:
             # A key that was found to do too much is not trusted again because a later check failed.

@@ -218,13 +218,13 @@ class DiscoveryWatch:
                 self._told_failing = kind
                 logger.warning(
                     "sub-accounts could not be listed",
-                    extra={"discover": self.name, "kind": kind, "error": str(answer)},
+                    extra={"discover": self.name, "error_kind": kind, "error": str(answer)},
                 )
             return
         if self._told_failing:
             logger.info(
                 "sub-accounts can be listed again",
-                extra={"discover": self.name, "after": self._told_failing},
+                extra={"discover": self.name, "error_kind": self._told_failing},
             )
             self._told_failing = ""
         now = self._roster.comparison(self.name)
@@ -239,11 +239,21 @@ class DiscoveryWatch:
             self._metrics.discovered_sub_accounts.labels(self.name, state).set(count)
         was_right = self._told is None or self._told.is_as_configured
         if now.is_as_configured and not was_right:
-            logger.info("sub-accounts are as configured again", extra={"discover": self.name, **counts})
+            logger.info(
+                "sub-accounts are as configured again",
+                extra={"discover": self.name, "found": now.found, "matched": now.matched},
+            )
         elif not now.is_as_configured and _findings(now) != _findings(self._told):
             logger.warning(
                 "sub-accounts are not as configured",
-                extra={"discover": self.name, "found": now.found, **counts},
+                extra={
+                    "discover": self.name,
+                    "found": now.found,
+                    "matched": now.matched,
+                    "missing": len(now.missing),
+                    "frozen": len(now.frozen),
+                    "gone": len(now.gone),
+                },
             )
         self._told = now
 

@@ -146,7 +146,10 @@ class Egress:
             await self._acceptance.turned(account, State.REMOVED, "removed from the configuration")
         except OutboxFull as error:
             # It is said after the next start: whoever is not configured then was removed.
-            logger.warning("states cannot be accepted", extra={"account": name, "error": str(error)})
+            logger.warning(
+                "states cannot be accepted",
+                extra={"egress": self.name, "account": name, "error": str(error)},
+            )
 
     def _watching(self) -> KeyWatch:
         return KeyWatch(

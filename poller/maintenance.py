@@ -98,7 +98,7 @@ class MaintenanceWatch:
             self._begun.clear()
             logger.warning(
                 "the maintenance is over: polls resume",
-                extra={"egress": self._egress, "lasted_s": round(self._clock.monotonic_s() - begun_s)},
+                extra={"egress": self._egress, "lasted_s": round(self._clock.monotonic_s() - begun_s, 1)},
             )
 
     async def _is_over(self) -> bool:

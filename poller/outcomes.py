@@ -28,6 +28,7 @@ from poller.health import ALIKE_AT_LEAST, Health
 from poller.maintenance import MaintenanceWatch
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
+from poller.spells import Spells
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Outcomes:
         self._bad_requests: set[str] = set()
         self._unavailable: set[str] = set()  # accounts whose last answer was a failure of the exchange
         self._forbidden: set[str] = set()
-        self._failing: dict[str, str] = {}  # account -> kind of its last error, so that recoveries are told
+        self._spells = Spells()
         self._complained_s: dict[str, float] = {}
         for account in accounts:
             self.add(account)
@@ -90,7 +91,7 @@ class Outcomes:
     def remove(self, name: str) -> None:
         """Watch an account no more; no poll of it may be under way."""
         self._health.remove(name)
-        self._failing.pop(name, None)
+        self._spells.good(name)
         for names in (self._bad_requests, self._unavailable, self._forbidden):
             names.discard(name)
 
@@ -199,17 +200,41 @@ class Outcomes:
         self._health.good(account.name, self._clock.monotonic_s())
         self._bad_requests.discard(account.name)
         self._unavailable.discard(account.name)
-        if (kind := self._failing.pop(account.name, None)) is not None:
-            logger.info("polls are good again", extra={"account": account.name, "after": kind})
+        self._spells.good(account.name)
+        self._tell_recovered()
         if self._acceptance is not None:
             await self._acceptance.snapshot(account, snapshot)
-        self._health.turn(account.name, State.OK)
+        if self._health.state(account.name) is not State.OK:
+            self._health.turn(account.name, State.OK)
+            logger.info(
+                "account changed its state", extra={"account": account.name, "state": State.OK, "reason": ""}
+            )
 
     def _failed(self, account: Account, error: PollError) -> None:
-        known = self._failing.get(account.name)
-        self._failing[account.name] = error.kind
-        if known != error.kind:
-            self.complain(error.kind, "a poll failed", error, account=account.name)
+        if self._spells.failed(account.name, error.kind, self._clock.monotonic_s()):
+            logger.warning(
+                "polls fail",
+                extra={
+                    "egress": self._egress,
+                    "error_kind": error.kind,
+                    "error": str(error),
+                    "account": account.name,
+                },
+            )
+        self._tell_recovered()
+
+    def _tell_recovered(self) -> None:
+        for spell in self._spells.over(self._clock.monotonic_s()):
+            logger.info(
+                "polls are good again",
+                extra={
+                    "egress": self._egress,
+                    "error_kind": spell.kind,
+                    "lasted_s": round(spell.lasted_s, 1),
+                    "polls": spell.failures,
+                    "accounts": len(spell.accounts),
+                },
+            )
 
     async def _blame_account(self, account: Account, error: PollError) -> float:
         hold_s = self._health.refused(account.name)
@@ -256,7 +281,7 @@ class Outcomes:
             try:
                 await self._turn(account, State.STALE, f"no good answer for {silent_s} s")
             except OutboxFull as error:
-                self.complain("outbox", "states cannot be accepted", error)
+                self.complain("outbox", "states cannot be accepted", error, account=account.name)
                 return
 
     async def _turn(self, account: Account, state: State, reason: str) -> None:

@@ -29,7 +29,7 @@ from poller.errors import (
 from poller.exchange.client import Answer
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
-from poller.outcomes import Outcomes
+from poller.outcomes import COMPLAIN_EVERY_S, Outcomes
 from poller.schedule import Due
 from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
@@ -140,6 +140,7 @@ class Dispatcher:
         self._landed = asyncio.Event()  # set, and replaced, when a poll has ended
         self._woken = asyncio.Event()
         self._stopped = False
+        self._bug_told_s = -math.inf
         self._stop: Callable[[], object] = lambda: None
 
     async def run(self) -> None:
@@ -211,7 +212,7 @@ class Dispatcher:
         while True:
             if self._budget.pause_left_s() > 0:
                 await self._budget.resumed()
-                self._spread("a pause")
+                self._spread("pause")
             if self._room is not None:
                 await self._room.wait_for_room()
             wait_s = self._schedule.next_s() - self._clock.monotonic_s()
@@ -239,12 +240,17 @@ class Dispatcher:
                     self._observer(account, answer.outcome, lateness_s)
         except OutboxFull as error:
             # The answer is dropped, not its change: the baseline still is what sinks were told.
-            self._outcomes.complain("outbox", "answers cannot be accepted", error)
+            self._outcomes.complain("outbox", "answers cannot be accepted", error, account=account.name)
         except OutboxFailed:
             raise
         except Exception:
-            # A bug in one poll is that poll's bug: the fleet goes on.
-            logger.exception("a poll failed for a reason of our own", extra={"account": account.name})
+            # A bug in one poll is that poll's bug: the fleet goes on, and a minute of it is one line.
+            if self._clock.monotonic_s() - self._bug_told_s >= COMPLAIN_EVERY_S:
+                self._bug_told_s = self._clock.monotonic_s()
+                logger.exception(
+                    "a poll failed for a reason of our own",
+                    extra={"egress": self.egress, "account": account.name},
+                )
             self._metrics.polls.labels(self.egress, "bug").inc()
         finally:
             self._in_flight.discard(account.name)
@@ -314,14 +320,14 @@ class Dispatcher:
             pass
         suspended_s = self._clock.uptime_s() - self._clock.monotonic_s() - slept_before_s
         if suspended_s > STALLED_S:
-            self._spread("a suspended machine")
+            self._spread("suspension")
             await self._timekeeper.refresh()  # the loop's clock stood still, the exchange's did not
         elif self._clock.monotonic_s() - planned_s > STALLED_S:
-            self._spread("a stall")
+            self._spread("stall")
 
     def _spread(self, cause: str) -> None:
         moved = self._schedule.respread(self._clock.monotonic_s())
         if moved:
             logger.info(
-                "overdue polls are spread anew", extra={"egress": self.egress, "after": cause, "polls": moved}
+                "overdue polls are spread anew", extra={"egress": self.egress, "cause": cause, "polls": moved}
             )

@@ -43,6 +43,7 @@ class TimeKeeper:
         self._measuring = asyncio.Lock()
         self._measured_s: float | None = None
         self._tried = asyncio.Event()
+        self._failing = ""  # kind of the last error, as it was said
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -75,8 +76,16 @@ class TimeKeeper:
             try:
                 await self._measure()
             except PollError as error:
-                logger.warning("the exchange's clock could not be measured", extra={"error": str(error)})
+                if error.kind != self._failing:
+                    self._failing = error.kind
+                    logger.warning(
+                        "the exchange's clock could not be measured",
+                        extra={"error_kind": error.kind, "error": str(error)},
+                    )
                 await self._blame(error)
                 return False
+            if self._failing:
+                logger.info("the exchange's clock is measured again", extra={"error_kind": self._failing})
+                self._failing = ""
             self._measured_s = self._clock.monotonic_s()
             return True

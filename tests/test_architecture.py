@@ -39,6 +39,7 @@ LAYERS = [
         "records",
         "schedule",
         "sinks",
+        "spells",
     },
     {"locks", "secrets", "units"},
     {"clock", "errors", "logs", "metrics", "model", "overview", "signals", "webhooks"},

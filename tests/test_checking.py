@@ -258,12 +258,12 @@ async def test_keys_that_can_do_more_are_told_in_one_line_and_again_only_if_they
     watching = asyncio.create_task(w.watch("warn").run())
     await asyncio.sleep(1.5 * CHECK_EVERY_S)
     [line] = [record.__dict__ for record in caplog.records if record.name == "poller.checking"]
-    assert (line["message"], line["count"]) == ("keys can do more than read", 8)
-    assert line["accounts"] == ["a0", "a1", "a2", "a3", "a4"]
+    assert (line["message"], line["accounts"]) == ("keys can do more than read", 8)
+    assert line["names"] == ["a0", "a1", "a2", "a3", "a4"]
     assert w.allowed == {account.name for account in w.accounts}
     w.keys["a9"] = TRADES
     await asyncio.sleep(CHECK_EVERY_S)
-    assert [record.__dict__["count"] for record in caplog.records if record.name == "poller.checking"] == [
+    assert [record.__dict__["accounts"] for record in caplog.records if record.name == "poller.checking"] == [
         8,
         9,
     ]

@@ -167,7 +167,7 @@ class WeightBudget:
             self._pause = self._pause_of(pause.cause, left_s)
             logger.warning(
                 "a pause from before the restart is still in force",
-                extra={"egress": self.egress, "cause": pause.cause, "left_s": round(left_s, 1)},
+                extra={"egress": self.egress, "cause": pause.cause, "pause_s": round(left_s, 1)},
             )
 
     def _pause_of(self, cause: str, length_s: float) -> Pause:
@@ -295,7 +295,7 @@ class WeightBudget:
         if foreign:
             logger.warning(
                 "somebody else uses weight of this address; our part shrinks by it",
-                extra={"egress": self.egress, "foreign": foreign, "left_to_us": self._window.capacity(now_s)},
+                extra={"egress": self.egress, "foreign": foreign, "capacity": self._window.capacity(now_s)},
             )
         else:
             logger.info("nobody else uses weight of this address any more", extra={"egress": self.egress})

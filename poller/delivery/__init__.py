@@ -18,7 +18,7 @@ from typing import Protocol
 from poller.clock import Clock
 from poller.delivery.calls import CANCEL_PATIENCE_S, Calls, first_of, text
 from poller.delivery.settings import DeliverySettings
-from poller.delivery.trouble import Trouble
+from poller.delivery.trouble import Refusals, Trouble
 from poller.errors import BatchRejected, OutboxFull, SinkBroken, SinkError, SinkRejected
 from poller.metrics import Metrics
 from poller.model import Record
@@ -138,6 +138,7 @@ class Delivery:
         self._ending = asyncio.Event()
         # The dice spread retries; nobody must not guess them.
         self._trouble = Trouble(name, settings, clock, metrics, dice or random.Random())  # noqa: S311
+        self._refusals = Refusals(name, clock)
         self._delivered = 0
         self._dead_letters = 0
         self._refused_in_a_row = 0
@@ -282,17 +283,7 @@ class Delivery:
         self._dead_letters += len(dead)
         self._metrics.records_delivered.labels(self.name).inc(len(records) - len(dead))
         self._metrics.dead_letters.labels(self.name).inc(len(dead))
-        if dead:
-            logger.error(
-                "records were refused for good and put aside",
-                extra={
-                    "sink": self.name,
-                    "records": len(dead),
-                    "first": dead[0].record.id,
-                    "account": dead[0].record.account,
-                    "reason": dead[0].reason,
-                },
-            )
+        self._refusals.note(dead)
         return dead
 
     async def _write(self, records: tuple[Record, ...], *, is_replay: bool) -> list[DeadLetter] | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections.abc import Sequence
 
 from poller.clock import Clock
 from poller.delivery.calls import Raised, kind, text
 from poller.delivery.settings import DeliverySettings
 from poller.errors import OutboxFull, SinkBroken, SinkError, SinkUnavailable
 from poller.metrics import Metrics
+from poller.outbox import DeadLetter
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Trouble:
         if self._since_s is not None and self._is_recovery_news:
             logger.info(
                 "a sink takes its records again",
-                extra={"sink": self._sink, "down_s": round(self.lasting_s, 1)},
+                extra={"sink": self._sink, "lasted_s": round(self.lasting_s, 1)},
             )
             self._is_recovery_news = False
         self._failures = 0
@@ -101,3 +103,34 @@ class Trouble:
             },
             exc_info=error.__cause__ if isinstance(error, Raised) else None,
         )
+
+
+class Refusals:
+    """Says which records one sink refused for good: the first at once, further ones at most once a minute."""
+
+    def __init__(self, sink: str, clock: Clock) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._unsaid = 0
+        self._first: DeadLetter | None = None  # of those not said yet
+        self._said_s = -math.inf
+
+    def note(self, dead: Sequence[DeadLetter]) -> None:
+        """Note the dead letters of one write; call it for writes without any, too."""
+        if dead:
+            self._unsaid += len(dead)
+            self._first = self._first or dead[0]
+        now_s = self._clock.monotonic_s()
+        if self._first is None or now_s - self._said_s < COMPLAIN_EVERY_S:
+            return
+        logger.error(
+            "records were refused for good and put aside",
+            extra={
+                "sink": self._sink,
+                "records": self._unsaid,
+                "record": self._first.record.id,
+                "account": self._first.record.account,
+                "error": self._first.reason,
+            },
+        )
+        self._unsaid, self._first, self._said_s = 0, None, now_s

@@ -70,7 +70,7 @@ def forget(ledger: Ledger, sinks: Iterable[str]) -> None:
     for sink in sinks:
         logger.warning(
             "a sink was not configured for a week: its place in the outbox is forgotten",
-            extra={"sink": sink, "undelivered": ledger.backlog(sink)},
+            extra={"sink": sink, "records": ledger.backlog(sink)},
         )
         del ledger.cursors[sink]
 

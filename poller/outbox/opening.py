@@ -53,7 +53,7 @@ def open_database(path: Path, now_ns: int, *, begin_anew: bool) -> tuple[sqlite3
         logger.error(  # noqa: TRY400  # the damage is all there is to say
             "the outbox was unreadable: it was put aside and a new one begun; what sinks did not have yet"
             " is in it",
-            extra={"file": str(path), "set_aside": str(set_aside), "damage": str(damage)},
+            extra={"file": str(path), "set_aside": str(set_aside), "error": str(damage)},
         )
         db = _open(path, check_fully=False)
     suspect.unlink(missing_ok=True)

@@ -206,7 +206,7 @@ class Store:
 
     def _turn_full(self, why: str) -> None:
         if not self._is_full:
-            logger.error("the outbox is full: polls pause until there is room", extra={"reason": why})
+            logger.error("the outbox is full: polls pause until there is room", extra={"error": why})
         self._is_full, self._full_because = True, why
         self._reserve.release()
 
@@ -241,7 +241,7 @@ class Store:
                 found[account] = decode_baseline(account, encoded)
             except ValueError as error:
                 # One account begins anew; refusing to start would stop all the others.
-                logger.error("a baseline was lost", extra={"account": account, "damage": str(error)})  # noqa: TRY400
+                logger.error("a baseline was lost", extra={"account": account, "error": str(error)})  # noqa: TRY400
         return found
 
     def egress(self) -> dict[str, bytes]:

@@ -50,7 +50,7 @@ class Complaints:
     def add(self, record: logging.LogRecord) -> None:
         """Take note of a line."""
         text = _CLASS.sub(r"\1", record.getMessage())
-        logger.debug("the Kafka client complains", extra={"text": text})
+        logger.debug("the Kafka client complains", extra={"error": text})
         error = _named(record)
         if error is not None:
             # Some errors, time-outs among them, have no words of their own.

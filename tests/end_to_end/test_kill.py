@@ -146,4 +146,4 @@ def test_the_log_says_when_it_started_and_when_it_stopped(tmp_path: Path) -> Non
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line["message"] for line in lines] == ["started", "stopping: polls end, sinks drain", "stopped"]
     assert lines[0]["accounts"] == 24
-    assert lines[0]["backlog"] == {"history": 0, "log": 0}
+    assert lines[0]["backlogs"] == {"history": 0, "log": 0}

@@ -133,7 +133,7 @@ def settle(directory: Path, exchange: SimulatedExchange, receiver: FlakyReceiver
     wait_for(lambda: ids_in(in_file) <= {id_ for id_, _, _ in receiver.taken})
     assert stop(process) == 0, (directory / "last.log").read_text()[-2000:]
     lines = [json.loads(line) for line in (directory / "last.log").read_text().splitlines()]
-    [left] = [line["left"] for line in lines if line["message"].startswith("not everything was drained")]
+    [left] = [line["backlogs"] for line in lines if line["message"].startswith("not everything was drained")]
     return dict(left)
 
 
