@@ -66,6 +66,7 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     """
     from poller.app import App
     from poller.config import load, read_secrets
+    from poller.hardening import harden
     from poller.logs import logging_to
     from poller.metrics import Metrics
     from poller.signals import until_signalled
@@ -74,6 +75,7 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     metrics = Metrics()
     style: Any = log_format or config.logging.format
     with logging_to(level=log_level or config.logging.level, style=style, metrics=metrics):
+        harden()
         app = App(config, read_secrets(config), metrics=metrics)
         code = asyncio.run(
             until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry), hung_up=app.reload_soon)
@@ -126,11 +128,14 @@ def once(*, path: Path, as_json: bool, timeout_s: float) -> None:
 def check(*, path: Path, online: bool, as_json: bool, timeout_s: float) -> None:
     """Read the configuration and every secret, report all problems at once, and say what would run.
 
-    With --online it exits with 1 if a key is refused or forbidden by the policy, or is not known to be
+    Exits with 2 if something has to be corrected, and with 1 if a secret only cannot be reached now.
+
+    With --online it exits with 1 also if a key is refused or forbidden by the policy, or is not known to be
     good. It spends a weight of 1 for each account, within the budget, and refuses to start beside a daemon.
     What it finds of sub-accounts are warnings.
     """
     from poller.commands.screens import show_configuration
+    from poller.commands.unavailable import show_unavailable
     from poller.config import load, read_secrets
 
     if as_json and not online:
@@ -138,13 +143,15 @@ def check(*, path: Path, online: bool, as_json: bool, timeout_s: float) -> None:
     config = load(path)
     secrets = read_secrets(config)
     if not as_json:
-        show_configuration(config)
+        show_configuration(config, unavailable=len(secrets.unavailable))
+    show_unavailable(secrets)
     if online:
         from poller.commands.check_screen import show_checkup
 
         with quiet_logs():
             all_good = show_checkup(config, secrets, as_json=as_json, timeout_s=timeout_s)
-        sys.exit(OK if all_good else FAILED)
+        sys.exit(OK if all_good and not secrets.unavailable else FAILED)
+    sys.exit(FAILED if secrets.unavailable else OK)
 
 
 @main.command(

@@ -42,7 +42,7 @@ LAYERS = [
         "spells",
     },
     {"locks", "secrets", "units"},
-    {"clock", "errors", "logs", "metrics", "model", "overview", "signals", "webhooks"},
+    {"clock", "errors", "hardening", "logs", "metrics", "model", "overview", "signals", "webhooks"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Bottom modules that lean on one another, each for the reason given.

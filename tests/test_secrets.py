@@ -14,14 +14,18 @@ from hypothesis import strategies as st
 
 from poller.secrets import Secret, SecretReference, SecretUnreadable, may_be_secret, parse_reference, redact
 
+NONE = (
+    "not a secret reference; write env:NAME, file:PATH, credential:NAME, keyring:SERVICE/USER, "
+    "vault:PATH#FIELD or exec:COMMAND, and keep the secret there"
+)
 KEY = "vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"
 
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test makes a secret is none to the next."""
-    monkeypatch.setattr("poller.secrets._pieces", set())
-    monkeypatch.setattr("poller.secrets._words", set())
+    monkeypatch.setattr("poller.secrets.redaction._pieces", set())
+    monkeypatch.setattr("poller.secrets.redaction._words", set())
 
 
 # ---- the type
@@ -163,27 +167,27 @@ def test_a_reference_says_where_a_secret_is_kept(text: str, scheme: str, name: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a secret reference; write env:NAME or file:PATH, and keep the secret there"),
-        (KEY, "not a secret reference; write env:NAME or file:PATH, and keep the secret there"),
-        ("vault:x", "not a secret reference; write env:NAME or file:PATH, and keep the secret there"),
-        ("ENV:X", "not a secret reference; write env:NAME or file:PATH, and keep the secret there"),
-        ("env:", "env: is not followed by the name of an environment variable; write env:NAME or file:PATH"),
+        ("", NONE),
+        (KEY, NONE),
+        ("bank:x", NONE),
+        ("ENV:X", NONE),
+        ("env:", "env: is not followed by the name of an environment variable; write env:NAME"),
         (
             "env:A-B",
-            "env: is not followed by the name of an environment variable; write env:NAME or file:PATH",
+            "env: is not followed by the name of an environment variable; write env:NAME",
         ),
         (
             "env: A",
-            "env: is not followed by the name of an environment variable; write env:NAME or file:PATH",
+            "env: is not followed by the name of an environment variable; write env:NAME",
         ),
-        ("file:", "file: is not followed by the path of a file; write env:NAME or file:PATH"),
-        ("file: x", "file: is not followed by the path of a file; write env:NAME or file:PATH"),
-        ("file:a\nb", "file: is not followed by the path of a file; write env:NAME or file:PATH"),
-        (f"env:{KEY}", "what follows env: looks like the secret itself; write env:NAME or file:PATH"),
-        (f"file:{KEY}", "what follows file: looks like the secret itself; write env:NAME or file:PATH"),
+        ("file:", "file: is not followed by the path of a file; write file:PATH"),
+        ("file: x", "file: is not followed by the path of a file; write file:PATH"),
+        ("file:a\nb", "file: is not followed by the path of a file; write file:PATH"),
+        (f"env:{KEY}", "what follows env: looks like the secret itself; write env:NAME"),
+        (f"file:{KEY}", "what follows file: looks like the secret itself; write file:PATH"),
         (
             "file:-----BEGIN PRIVATE KEY-----\nMC4",
-            "what follows file: looks like the secret itself; write env:NAME or file:PATH",
+            "what follows file: looks like the secret itself; write file:PATH",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from rich.text import Text
 from poller.app import App
 from poller.checking import Checkup, Judgement, Verdict, judge, refused_alike
 from poller.config import Config, Secrets
-from poller.errors import PollerError
+from poller.errors import PollerError, Problem
 from poller.exchange.client import Restrictions, SystemStatus
 from poller.overview import Discovery
 
@@ -30,10 +30,19 @@ def show_checkup(config: Config, secrets: Secrets, *, as_json: bool, timeout_s: 
     """Ask the exchange with a progress bar on stderr; return whether every key can be polled with."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("checking keys", total=len(config.accounts))
-        app = App(config, secrets)
-        checkup = asyncio.run(app.check(timeout_s=timeout_s, checked=lambda: progress.advance(bar)))
-    judgements = {name: judge(finding, config.key_policy) for name, finding in checkup.keys.items()}
+        usable = secrets.usable(config)
+        bar = progress.add_task("checking keys", total=len(usable.accounts))
+        checkup = Checkup({}, {}, dict.fromkeys(config.discover))
+        if usable.accounts:
+            app = App(usable, secrets)
+            checkup = asyncio.run(app.check(timeout_s=timeout_s, checked=lambda: progress.advance(bar)))
+    checkup.keys = {name: checkup.keys.get(name) for name in config.accounts}
+    judgements = {
+        name: _without_secrets(obstacle)
+        if (obstacle := secrets.obstacle(config.accounts[name]))
+        else judge(finding, config.key_policy)
+        for name, finding in checkup.keys.items()
+    }
     alike = refused_alike(config.accounts.values(), checkup.keys)
     if as_json:
         document = _document(config, checkup, judgements, alike)
@@ -41,6 +50,10 @@ def show_checkup(config: Config, secrets: Secrets, *, as_json: bool, timeout_s: 
     else:
         _print(Console(highlight=False), config, checkup, judgements, alike)
     return not any(judgement.verdict in FAILURES for judgement in judgements.values())
+
+
+def _without_secrets(obstacle: Problem) -> Judgement:
+    return Judgement(Verdict.UNKNOWN, (f"its secrets cannot be had now: {obstacle.message}",))
 
 
 def _document(

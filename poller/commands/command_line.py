@@ -15,16 +15,17 @@ from poller.errors import ConfigError, EgressLocked, OutboxError, OutboxLocked, 
 OK = 0
 FAILED = 1  # something that was asked for did not succeed, or is not so
 USAGE = 2  # the command line or the configuration has to be corrected
-SINK = 69  # a sink that has to be there when the daemon starts is not (EX_UNAVAILABLE)
+UNAVAILABLE = 69  # what has to be there when the daemon starts is not: a sink, any secret (EX_UNAVAILABLE)
 OUTBOX = 74  # the outbox cannot be used, or failed (EX_IOERR)
 LOCKED = 75  # another daemon owns the outbox or an egress address; try again when it is gone (EX_TEMPFAIL)
 
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    no: an account failed in a sweep, a key in a check, a fleet does not fit, the demo found a mismatch
+  1    no: an account failed in a sweep, a key in a check, a secret cannot be reached now,
+       a fleet does not fit, the demo found a mismatch
   2    the command line or the configuration has to be corrected
-  69   a sink with on_start: fail cannot be opened
+  69   a sink with on_start: fail cannot be opened, or no secret of any account can be reached
   74   the outbox cannot be used, or failed while running
   75   another daemon owns the outbox or an egress address
   130  a second Ctrl-C ended it at once (143: a second SIGTERM)"""
@@ -62,7 +63,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (OutboxLocked, EgressLocked) as error:
             exit_with(LOCKED, f"error: {error}")
         except SinkNotOpened as error:
-            exit_with(SINK, f"error: {error}")
+            exit_with(UNAVAILABLE, f"error: {error}")
         except OutboxError as error:
             exit_with(OUTBOX, f"error: {error}")
         except BrokenPipeError:

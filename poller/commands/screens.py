@@ -39,16 +39,20 @@ if TYPE_CHECKING:
     from poller.demo import Moment
     from poller.simulator import KeyKind
 
-Outcome = Snapshot | PollError | None
+Outcome = Snapshot | PollError | Problem | None  # a problem: its secrets cannot be had now
 
 
 def show_sweep(config: Config, secrets: Secrets, *, as_json: bool, timeout_s: float) -> bool:
     """Poll every account once with a progress bar on stderr; return whether all of them answered well."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("polling", total=len(config.accounts))
-        app = App(config, secrets, observer=lambda *_: progress.advance(bar))
-        outcomes = asyncio.run(app.sweep(timeout_s=timeout_s))
+        usable = secrets.usable(config)
+        bar = progress.add_task("polling", total=len(usable.accounts))
+        app = App(usable, secrets, observer=lambda *_: progress.advance(bar))
+        polled = asyncio.run(app.sweep(timeout_s=timeout_s)) if usable.accounts else {}
+    outcomes: dict[str, Outcome] = {
+        name: secrets.obstacle(account) or polled[name] for name, account in config.accounts.items()
+    }
     if as_json:
         rows = [_sweep_document(config.accounts[name], outcome) for name, outcome in outcomes.items()]
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
@@ -103,14 +107,20 @@ def _sweep_table(outcomes: Mapping[str, Outcome]) -> Table:
     return table
 
 
-def _failure(outcome: PollError | None) -> str:
+def _failure(outcome: PollError | Problem | None) -> str:
+    if isinstance(outcome, Problem):
+        return f"secret_unavailable: {outcome.message}"
     return "not polled in time" if outcome is None else f"{outcome.kind}: {outcome}"
 
 
-def show_configuration(config: Config) -> None:
-    """Say what would run: what the accounts of each address want of its budget, and where records go."""
+def show_configuration(config: Config, *, unavailable: int) -> None:
+    """Say what would run: what the accounts of each address want of its budget, and where records go.
+
+    ``unavailable``: how many accounts, sinks and addresses cannot be used now for want of their secrets.
+    """
     console = Console()
-    console.print(f"{config.path}: good; {len(config.accounts)} accounts, every secret can be read")
+    known = f"secrets of {unavailable} cannot be reached now" if unavailable else "every secret can be read"
+    console.print(f"{config.path}: good; {len(config.accounts)} accounts, {known}")
     plans = plan_fleet(config)
     console.print(plan_table(plans))
     for one in plans:

@@ -1,11 +1,14 @@
-"""Read every secret that a configuration refers to, or say everything that keeps one from being used."""
+"""Read every secret that a configuration refers to, or say everything that keeps one from being used.
+
+A mistake keeps everything from being started. What only cannot be reached now is left out, and read again.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,58 +17,105 @@ from poller.config.findings import Findings, in_order
 from poller.config.settings import AccountKeys, Config, SecretSetting, SinkSettings
 from poller.errors import ConfigError, Problem
 from poller.exchange.signing import Credentials, KeyFormatError, Signer, hmac_signer, private_key_signer
-from poller.secrets import HIDDEN, Secret, SecretReference, SecretUnreadable, redact
+from poller.model import Account
+from poller.secrets import HIDDEN, Secret, SecretUnavailable, read_all, redact
 from poller.sinks import SinkOptions
+
+T = TypeVar("T")
 
 _PROXY = re.compile(
     r"http://(?:[^\s/?#@:]+(?::[^\s/?#@]*)?@)?(?:[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?"
 )
 
-
-_NONE = Secret("")  # stands for a secret that cannot be read
+_NONE: Final = Secret("")  # stands for a secret that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Every secret of a configuration, in the form in which it is used.
+    """Every secret of a configuration that can be read, in the form in which it is used.
 
     Attributes:
-        credentials: by the account's name, of every account.
-        masters: by the name of the ``discover`` entry, of every one.
+        credentials: by the account's name.
+        masters: by the name of the ``discover`` entry.
         proxies: the URL by the name of the egress, of those that have one.
-        sink_options: by the sink's name, of every sink: what its class is made with.
+        sink_options: by the sink's name: what its class is made with.
+        unavailable: whose secrets cannot be reached now, such as ``accounts.treasury``, ``egress.frankfurt``
+            or ``sinks.bus``, and why. They are in none of the others. Without its proxy an egress must not be
+            used at all: its accounts would be seen at another address.
     """
 
     credentials: Mapping[str, Credentials]
     proxies: Mapping[str, Secret]
     sink_options: Mapping[str, SinkOptions] = field(repr=False)
     masters: Mapping[str, Credentials] = field(default_factory=dict)
+    unavailable: Mapping[str, Problem] = field(default_factory=dict)
+
+    def obstacle(self, account: Account) -> Problem | None:
+        """Return what keeps an account from being polled: its own keys, or the proxy of its egress."""
+        owners = (f"accounts.{account.name}", f"egress.{account.egress}")
+        return next((self.unavailable[owner] for owner in owners if owner in self.unavailable), None)
+
+    def usable(self, config: Config) -> Config:
+        """Return the configuration without what cannot be used now; no account may be left in it."""
+        gone = self.unavailable
+        return replace(
+            config,
+            egress={name: one for name, one in config.egress.items() if f"egress.{name}" not in gone},
+            accounts={name: one for name, one in config.accounts.items() if self.obstacle(one) is None},
+            sinks={name: one for name, one in config.sinks.items() if f"sinks.{name}" not in gone},
+            discover={
+                name: one
+                for name, one in config.discover.items()
+                if f"discover.{name}" not in gone and f"egress.{one.egress}" not in gone
+            },
+        )
 
 
 def read_secrets(config: Config) -> Secrets:
-    """Read every secret that the configuration refers to.
+    """Read every secret that the configuration refers to; what cannot be reached now is ``unavailable``.
 
-    Blocks while it reads: ten thousand files take about a second, an RSA key 40 ms more than others.
+    Blocks while it reads: ten thousand files take about a second, an RSA key 40 ms more than others; each
+    back end has a limit of its own for what does not answer.
 
     Raises:
         ConfigError: a secret is missing, kept unsafely, of the wrong form, or used twice; it lists all
-            problems and shows nothing of any secret.
+            problems, with what is unavailable, and shows nothing of any secret.
     """
-    reader = _Reader()
-    credentials = reader.credentials(config.keys)
-    # A master account may be polled as well, with the same key.
-    masters = reader.credentials({name: master.keys for name, master in config.discover.items()})
-    proxies = reader.proxies(config)
-    options = {
-        name: reader.sink_options(f"sinks.{name}", sink, config) for name, sink in config.sinks.items()
-    }
+    reader = _Reader(_settings(config))
+    secrets = reader.secrets(config)
     if reader.problems:
-        raise ConfigError(in_order(reader.problems))
+        raise ConfigError(in_order([*reader.problems, *reader.unavailable.values()]))
+    return secrets
+
+
+def read_again(config: Config, secrets: Secrets) -> Secrets:
+    """Return the secrets with those that were unavailable and can be read by now; no others are read.
+
+    Blocks. Never raises: a running daemon is not ended by what somebody has to repair. Whatever else turns
+    out to be wrong stays ``unavailable``, with that as the reason, and is read again the next time.
+    """
+    missing = secrets.unavailable
+    part = replace(
+        config,
+        egress={name: one for name, one in config.egress.items() if f"egress.{name}" in missing},
+        keys={name: one for name, one in config.keys.items() if f"accounts.{name}" in missing},
+        sinks={name: one for name, one in config.sinks.items() if f"sinks.{name}" in missing},
+        discover={name: one for name, one in config.discover.items() if f"discover.{name}" in missing},
+    )
+    reader = _Reader(_settings(part))
+    for name, credentials in secrets.credentials.items():
+        reader.api_keys[credentials.api_key] = config.keys[name].api_key
+    for name, url in secrets.proxies.items():
+        if (proxy := config.egress[name].proxy) is not None:
+            reader.proxy_urls[url] = proxy
+    found = reader.secrets(part)
+    wrong = {_owner(problem.key): problem for problem in reversed(reader.problems)}
     return Secrets(
-        credentials,
-        proxies,
-        {name: whole for name, whole in options.items() if whole is not None},
-        masters,
+        _in_order(config.keys, secrets.credentials, found.credentials),
+        _in_order(config.egress, secrets.proxies, found.proxies),
+        _in_order(config.sinks, secrets.sink_options, found.sink_options),
+        _in_order(config.discover, secrets.masters, found.masters),
+        _in_order(missing, {**found.unavailable, **wrong}),
     )
 
 
@@ -80,7 +130,7 @@ def read_sinks(config: Config) -> dict[str, tuple[SinkOptions, bool]]:
     found: dict[str, tuple[SinkOptions, bool]] = {}
     problems: list[Problem] = []
     for name, sink in config.sinks.items():
-        reader = _Reader()
+        reader = _Reader(sink.secrets.values())
         options = reader.sink_options(f"sinks.{name}", sink, config)
         if options is not None:
             found[name] = (options, True)
@@ -88,7 +138,7 @@ def read_sinks(config: Config) -> dict[str, tuple[SinkOptions, bool]]:
         try:
             without = sink.sink.Options.model_validate({**sink.options, **dict.fromkeys(sink.secrets, _NONE)})
         except ValidationError:
-            problems += reader.problems
+            problems += [*reader.problems, *reader.unavailable.values()]
         else:
             found[name] = (without, False)
     if problems:
@@ -97,15 +147,38 @@ def read_sinks(config: Config) -> dict[str, tuple[SinkOptions, bool]]:
 
 
 class _Reader:
-    """Reads each secret once, however often it is named, and collects what is wrong."""
+    """Reads each secret once, however often it is named, and collects what is wrong.
 
-    def __init__(self) -> None:
+    Attributes:
+        problems: what somebody has to repair.
+        unavailable: whose secrets cannot be reached now, and why, as ``Secrets`` has it.
+        api_keys, proxy_urls: where each was found first, for each may be used once.
+    """
+
+    def __init__(self, settings: Iterable[SecretSetting]) -> None:
         self.problems: list[Problem] = []
-        self._read: dict[tuple[SecretReference, Path], Secret | SecretUnreadable] = {}
+        self.unavailable: dict[str, Problem] = {}
+        self.api_keys: dict[Secret, SecretSetting] = {}
+        self.proxy_urls: dict[Secret, SecretSetting] = {}
+        self._read = read_all((setting.reference, setting.directory) for setting in settings)
 
-    def credentials(self, keys: Mapping[str, AccountKeys]) -> dict[str, Credentials]:
+    def secrets(self, config: Config) -> Secrets:
+        """Put together all that can be used."""
+        credentials = self._credentials(config.keys, self.api_keys)
+        # A master account may be polled as well, with the same key.
+        masters = self._credentials({name: one.keys for name, one in config.discover.items()}, {})
+        proxies = self._proxies(config)
+        options = {
+            name: whole
+            for name, sink in config.sinks.items()
+            if (whole := self.sink_options(f"sinks.{name}", sink, config)) is not None
+        }
+        return Secrets(credentials, proxies, options, masters, self.unavailable)
+
+    def _credentials(
+        self, keys: Mapping[str, AccountKeys], owners: dict[Secret, SecretSetting]
+    ) -> dict[str, Credentials]:
         found: dict[str, Credentials] = {}
-        owners: dict[Secret, SecretSetting] = {}
         for name, account in keys.items():
             api_key = self._secret(account.api_key)
             if api_key is not None and self._owned(api_key, account.api_key, owners, "API key"):
@@ -119,18 +192,17 @@ class _Reader:
                 self._unusable(account.api_key, error)
         return found
 
-    def proxies(self, config: Config) -> dict[str, Secret]:
+    def _proxies(self, config: Config) -> dict[str, Secret]:
         found: dict[str, Secret] = {}
-        owners: dict[Secret, SecretSetting] = {}
         for name, egress in config.egress.items():
             if egress.proxy is None or (url := self._secret(egress.proxy)) is None:
                 continue
             if not _PROXY.fullmatch(url.reveal()):
-                message = f"{egress.proxy.reference} is not the URL of an http proxy"
+                message = f"{egress.proxy.reference.shown} is not the URL of an http proxy"
                 self._add(
                     egress.proxy, message, "write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT into it"
                 )
-            elif not self._owned(url, egress.proxy, owners, "proxy"):
+            elif not self._owned(url, egress.proxy, self.proxy_urls, "proxy"):
                 found[name] = url
         return found
 
@@ -173,16 +245,13 @@ class _Reader:
     def _secret(self, setting: SecretSetting | None) -> Secret | None:
         if setting is None:
             return None
-        where = (setting.reference, setting.directory)
-        if where not in self._read:
-            try:
-                self._read[where] = setting.read()
-            except SecretUnreadable as error:
-                self._read[where] = error
-        secret = self._read[where]
+        secret = self._read[setting.reference, setting.directory]
         if isinstance(secret, Secret):
             return secret
-        self._add(setting, str(secret), secret.remedy)
+        if isinstance(secret, SecretUnavailable):
+            self.unavailable.setdefault(_owner(setting.key), _problem(setting, str(secret), secret.remedy))
+        else:
+            self._add(setting, str(secret), secret.remedy)
         return None
 
     def _owned(
@@ -202,4 +271,31 @@ class _Reader:
         self._add(setting, message, remedy)
 
     def _add(self, setting: SecretSetting, message: str, remedy: str) -> None:
-        self.problems.append(Problem(setting.place.file, setting.place.line, setting.key, message, remedy))
+        self.problems.append(_problem(setting, message, remedy))
+
+
+def _problem(setting: SecretSetting, message: str, remedy: str) -> Problem:
+    return Problem(setting.place.file, setting.place.line, setting.key, message, remedy)
+
+
+def _owner(key: str) -> str:
+    """Return whose key it is: of ``accounts.treasury.api_key`` it is ``accounts.treasury``."""
+    return ".".join(key.split(".")[:2])
+
+
+def _settings(config: Config) -> Iterator[SecretSetting]:
+    """Yield everything that is kept elsewhere, in the order of the configuration."""
+    masters = (master.keys for master in config.discover.values())
+    for keys in (*config.keys.values(), *masters):
+        for setting in (keys.api_key, keys.secret, keys.private_key, keys.passphrase):
+            if setting is not None:
+                yield setting
+    for egress in config.egress.values():
+        if egress.proxy is not None:
+            yield egress.proxy
+    for sink in config.sinks.values():
+        yield from sink.secrets.values()
+
+
+def _in_order(names: Iterable[str], *parts: Mapping[str, T]) -> dict[str, T]:
+    return {name: part[name] for name in names for part in parts if name in part}

@@ -15,7 +15,7 @@ from poller.config.models import NAME_RULE, SinkSection, is_name
 from poller.config.settings import SecretSetting, SinkSettings
 from poller.delivery import DeliverySettings
 from poller.model import Kind
-from poller.secrets import Secret, parse_reference
+from poller.secrets import Secret, reference_in
 from poller.sinks import Sink, SinkOptions
 
 SHOWN_ACCOUNTS = 20  # in a message; a fleet may have thousands
@@ -142,7 +142,7 @@ def _own_options(
         if key in secret_keys and value is not None:
             stand_ins[key] = _NOT_READ
             try:
-                reference = parse_reference(value if isinstance(value, str) else "")
+                reference = reference_in(value)
             except ValueError as error:
                 findings.add(entry, f"{path}.{key}", str(error))
             else:

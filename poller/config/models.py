@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from poller.checking import KeyPolicy
 from poller.outbox import WhenFull
-from poller.secrets import SecretReference, parse_reference
+from poller.secrets import SecretReference, reference_in
 from poller.units import parse_duration, parse_share, parse_size
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -49,11 +49,6 @@ def is_loopback(base_url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _reference(value: object) -> SecretReference:
-    # Numbers, lists and the rest are refused in the same words, and never repeated.
-    return parse_reference(value if isinstance(value, str) else "")
 
 
 def _duration(least: str, most: str) -> BeforeValidator:
@@ -161,7 +156,7 @@ def _path(text: str) -> str:
     return text
 
 
-Reference = Annotated[SecretReference, PlainValidator(_reference)]
+Reference = Annotated[SecretReference, PlainValidator(reference_in)]
 LabelName = Annotated[str, AfterValidator(_label_name)]
 LabelText = Annotated[str, AfterValidator(_label_text)]
 

@@ -66,7 +66,7 @@ class Credentials:
 
 
 def hmac_signer(secret: Secret) -> Signer:
-    """Return a signer for a key that the exchange made (HMAC-SHA256).
+    """Return a signer for a key that the exchange made (HMAC-SHA256). It keeps no copy of the secret.
 
     Raises:
         KeyFormatError: the secret is empty, has blanks, or is a PEM.
@@ -74,11 +74,13 @@ def hmac_signer(secret: Secret) -> Signer:
     if _LABEL.search(secret.reveal()):
         raise KeyFormatError("the secret is a PEM; configure it as private_key")
     _require_one_word("the secret", secret)
-    return _Hmac(secret)
+    return _Hmac(hmac.new(secret.reveal().encode(), None, "sha256"))
 
 
 def private_key_signer(pem: Secret, passphrase: Secret | None = None) -> Signer:
     """Return a signer for a key that the operator made: RSA of 2048 to 4096 bits, or Ed25519, as PKCS#8.
+
+    It keeps the key as the cryptographic library has it, and neither the PEM nor the passphrase.
 
     Args:
         pem: the private key; may be encrypted.
@@ -156,11 +158,15 @@ def _require_one_word(what: str, secret: Secret) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Hmac:
-    _secret: Secret = field(repr=False)
+    """Keeps the state of the hash after the key, which signs, and from which the key cannot be had."""
+
+    _keyed: hmac.HMAC = field(repr=False)
     kind: str = "hmac"
 
     def sign(self, payload: bytes) -> str:
-        return hmac.digest(self._secret.reveal().encode(), payload, "sha256").hex()
+        signing = self._keyed.copy()
+        signing.update(payload)
+        return signing.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,8 @@ def _probe(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test makes a secret is none to the next."""
-    monkeypatch.setattr("poller.secrets._pieces", set())
-    monkeypatch.setattr("poller.secrets._words", set())
+    monkeypatch.setattr("poller.secrets.redaction._pieces", set())
+    monkeypatch.setattr("poller.secrets.redaction._words", set())
 
 
 @pytest.fixture

@@ -28,7 +28,10 @@ Problems = Callable[..., list[str]]
 
 A = "accounts: {a: {api_key: env:A_KEY, secret: env:A_SECRET}}\n"
 KEY = "vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"
-LITERAL = "not a secret reference; write env:NAME or file:PATH, and keep the secret there"
+LITERAL = (
+    "not a secret reference; write env:NAME, file:PATH, credential:NAME, keyring:SERVICE/USER, "
+    "vault:PATH#FIELD or exec:COMMAND, and keep the secret there"
+)
 
 
 # ---- what is right
@@ -370,7 +373,7 @@ def test_an_account_without_keys_is_refused(account: str, expected: list[str], p
         ("api_key: env:A, secret: [s3cr3t]", f".secret: {LITERAL}"),
         ("api_key: env:A, secret: {s3cr3t: }", f".secret: {LITERAL}"),
         ("api_key: env:A, secret: s3cr3t:x", f".secret: {LITERAL}"),
-        (f"api_key: env:A, secret: env:{KEY}", ".secret: what follows env: looks like the secret itself; write env:NAME or file:PATH"),
+        (f"api_key: env:A, secret: env:{KEY}", ".secret: what follows env: looks like the secret itself; write env:NAME"),
         ('api_key: env:A, private_key: "-----BEGIN PRIVATE KEY-----\\nMC4"', f".private_key: {LITERAL}"),
         ("api_key: env:A, private_key: file:x, passphrase: s3cr3t", f".passphrase: {LITERAL}"),
         ("api_key: env:A, secret: ", ".secret: has no value; write one, or remove the line"),
