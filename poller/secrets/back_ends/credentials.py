@@ -26,7 +26,7 @@ class CredentialBackEnd(BackEnd):
     @classmethod
     def accepts(cls, name: str) -> bool:
         """Tell whether a credential can have the name. It cannot lead out of the directory."""
-        return _NAME.fullmatch(name) is not None
+        return _NAME.fullmatch(name) is not None and name == name.strip()
 
     def read(self, name: str, directory: Path) -> str:
         """Return what is in the credential's file."""
