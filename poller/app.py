@@ -27,7 +27,7 @@ from poller.outbox import OutboxStats
 from poller.overview import Overview
 from poller.parts import Parts, RoundEgress, RoundParts
 from poller.polling import DispatcherStatus, Observer
-from poller.reloading import InForce, Reloading
+from poller.reloading import InForce, Reloading, keyless
 from poller.report import Report
 from poller.running import Running
 from poller.sampling import Sampling
@@ -256,7 +256,7 @@ class App:
                 running.start_delivery(name)
             keeping = tasks.create_task(parts.timekeeper.run(), name="clock")
             for name in parts.egress:
-                running.start_egress(name)
+                running.start_egress(name, keyless(self._config, self._secrets))
             running.start_discoveries()
             beside = self._start_beside(tasks, parts, running)
             self.started.set()
@@ -287,6 +287,7 @@ class App:
         self._report = Report(
             parts,
             self._config,
+            self._secrets,
             sampling,
             self._clock,
             discoveries=lambda: [watch.seen() for watch in parts.discoveries.values()],
@@ -300,7 +301,7 @@ class App:
             metrics=self.metrics,
             adopted=self._adopt,
         )
-        self._following = Following(self._reloading, self._clock, is_watching=self._config.reload.is_watching)
+        self._following = Following(self._reloading, self._clock)
         return [
             tasks.create_task(sampling.run(), name="sampling"),
             tasks.create_task(self._following.run(), name="following the configuration"),

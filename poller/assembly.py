@@ -19,10 +19,11 @@ from poller.delivery import Delivery
 from poller.delivery.isolation import isolated
 from poller.discovery import DiscoveryWatch, Roster
 from poller.egress import Egress
-from poller.errors import PollError
+from poller.errors import NoResponse, PollError
 from poller.exchange.client import ExchangeClient
 from poller.exchange.server_time import ServerTime
-from poller.exchange.transport import AiohttpTransport
+from poller.exchange.transport import AiohttpTransport, Transport
+from poller.exchange.unreachable import Unreachable
 from poller.locks import FileLock
 from poller.maintenance import MaintenanceWatch
 from poller.metrics import Metrics
@@ -103,7 +104,8 @@ class Assembly:
             parts.discoveries.update(self.discoveries(base.client, egress))
             await self.register(base.outbox)
             for name in self._config.sinks:
-                parts.deliveries[name] = self.delivery(base.outbox, name)
+                if name in self._secrets.sink_options:
+                    parts.deliveries[name] = self.delivery(base.outbox, name)
             yield parts
 
     @asynccontextmanager
@@ -131,11 +133,16 @@ class Assembly:
             locks: dict[str, FileLock | None] = {}
             stack.callback(_release, locks)
             for name in self._config.egress:
-                locks[self.address_key(name)] = self.claim(name)
+                if self.is_reachable(name):
+                    locks[self.address_key(name)] = self.claim(name)
             server_time = ServerTime(self._clock)
             client = self._client(server_time)
             stack.push_async_callback(client.close)
             yield _Foundation(outbox, client, server_time, locks, await outbox.egress())
+
+    def is_reachable(self, egress: str) -> bool:
+        """Say whether an address can be sent from: a proxy whose URL cannot be had keeps it from that."""
+        return f"egress.{egress}" not in self._secrets.unavailable
 
     def claim(self, egress: str) -> FileLock | None:
         """Take an address for this process alone.
@@ -165,9 +172,11 @@ class Assembly:
             when_full=settings.when_full,
         )
 
-    def transport(self, egress: str) -> AiohttpTransport:
+    def transport(self, egress: str) -> Transport:
         """Make what sends from an address."""
         exchange, settings = self._config.exchange, self._config.egress[egress]
+        if not self.is_reachable(egress):
+            return Unreachable()
         return AiohttpTransport(
             exchange.base_url,
             clock=self._clock,
@@ -210,12 +219,16 @@ class Assembly:
         asked: list[Egress | RoundEgress] = []  # the last one, for it is the one to blame
 
         async def measure() -> None:
-            asked[:] = [min(addresses.values(), key=lambda address: address.budget.pause_left_s())]
+            able = [address for name, address in addresses.items() if client.is_reachable(name)]
+            if not able:
+                raise NoResponse("no address can be sent from now", cause="proxy")
+            asked[:] = [min(able, key=lambda address: address.budget.pause_left_s())]
             budget = asked[0].budget
             await client.synchronise(budget.egress, permit=budget.resumed)
 
         async def blame(error: PollError) -> None:
-            await asked[0].outcomes.blame(error)
+            if asked:
+                await asked[0].outcomes.blame(error)
 
         return TimeKeeper(measure, blame, self._clock, interval_s=self._config.exchange.time_sync_s)
 

@@ -65,6 +65,7 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     at once. What is not drained is delivered after the next start. SIGHUP reads the configuration anew.
     """
     from poller.app import App
+    from poller.commands.unavailable import say_unavailable
     from poller.config import load, read_secrets
     from poller.hardening import harden
     from poller.logs import logging_to
@@ -76,7 +77,9 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     style: Any = log_format or config.logging.format
     with logging_to(level=log_level or config.logging.level, style=style, metrics=metrics):
         harden()
-        app = App(config, read_secrets(config), metrics=metrics)
+        secrets = read_secrets(config)
+        say_unavailable(secrets)
+        app = App(config, secrets, metrics=metrics)
         code = asyncio.run(
             until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry), hung_up=app.reload_soon)
         )

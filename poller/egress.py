@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from poller.acceptance import Acceptance
 from poller.budget import WeightBudget
@@ -61,7 +61,7 @@ class Egress:
         self._unchecked: set[str] = set()  # accounts whose keys came since the last round
         self._called = asyncio.Event()
 
-    def start(self, keyless: Sequence[str] = ()) -> None:
+    def start(self, keyless: Collection[str] = ()) -> None:
         """Let polls begin, but for accounts whose key cannot be had yet."""
         self._keyless = {name for name in keyless if name in self.accounts}
         for account in self.accounts.values():

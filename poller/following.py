@@ -24,7 +24,6 @@ class Following:
 
     Args:
         reloading: reads it.
-        is_watching: look at the files as well, by themselves.
         busy: called with whether a reload is under way, before and after each.
     """
 
@@ -33,15 +32,14 @@ class Following:
         reloading: Reloading,
         clock: Clock,
         *,
-        is_watching: bool,
         busy: Callable[[bool], object] = lambda _: None,
     ) -> None:
         self._reloading = reloading
         self._clock = clock
-        self._is_watching = is_watching
         self._busy = busy
         self._asked = asyncio.Event()
         self._refused_s: float | None = None
+        self._completed_s = clock.monotonic_s()
 
     def ask(self) -> None:
         """Have the configuration read anew, soon; for signals."""
@@ -57,9 +55,12 @@ class Following:
         in_force = before = await asyncio.to_thread(footprints.take, self._reloading.now.config)
         while True:
             try:
-                async with asyncio.timeout(LOOK_EVERY_S if self._is_watching else None):
+                async with asyncio.timeout(LOOK_EVERY_S):
                     await self._asked.wait()
             except TimeoutError:
+                await self._complete()
+                if not self._reloading.now.config.reload.is_watching:
+                    continue
                 # Only what has stood still for a while is read: an editor may be in the middle of it.
                 now = await asyncio.to_thread(footprints.take, self._reloading.now.config)
                 has_settled, before = now == before, now
@@ -68,6 +69,13 @@ class Following:
                 in_force = now
             self._asked.clear()
             await self._reload()
+
+    async def _complete(self) -> None:
+        """Try again, now and then, what could not be had so far."""
+        now_s = self._clock.monotonic_s()
+        if self._reloading.now.secrets.unavailable and now_s - self._completed_s >= TRY_AGAIN_S:
+            self._completed_s = now_s
+            await self._reloading.complete()
 
     def _is_to_try_again(self) -> bool:
         return self._refused_s is not None and self._clock.monotonic_s() - self._refused_s >= TRY_AGAIN_S

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from poller.assembly import Assembly
 from poller.clock import Clock
-from poller.config import Config, Secrets, load, read_secrets
+from poller.config import Config, Secrets, load, read_again, read_secrets
 from poller.config.difference import Difference, difference
 from poller.delivery import Delivery
 from poller.delivery.calls import text
 from poller.errors import ConfigError, EgressLocked, OutboxFull, Problem, SinkError
-from poller.exchange.transport import AiohttpTransport
+from poller.exchange.transport import Transport
 from poller.locks import FileLock
 from poller.metrics import Metrics
 from poller.parts import Parts
@@ -44,7 +44,7 @@ class _Prepared:
     """What another configuration needs and there was not yet; nothing of it runs."""
 
     locks: Mapping[str, FileLock | None]
-    transports: Mapping[str, AiohttpTransport]
+    transports: Mapping[str, Transport]
     deliveries: Mapping[str, Delivery]
 
 
@@ -96,10 +96,33 @@ class Reloading:
                 raise
             self._refused = ()
             self._metrics.config_reloaded(self._clock.utc_ns())
-            self._report.adopt(config, lines)
+            self._report.adopt(config, secrets, lines)
             if lines:
                 logger.info("the configuration was reloaded", extra={"changed": list(lines)})
             return lines
+
+    async def complete(self) -> None:
+        """Read again the secrets that could not be had; go on as if nothing had been amiss with those that can.
+
+        Raises:
+            OutboxFailed: the process must stop.
+        """
+        async with self._one_at_a_time:
+            config, before = self.now.config, self.now.secrets
+            if not before.unavailable:
+                return
+            secrets = await asyncio.to_thread(read_again, config, before)
+            if before.unavailable == secrets.unavailable:
+                return
+            lines = await self._change(config, secrets)
+            self._report.adopt(config, secrets, lines)
+            logger.info(
+                "secrets can be reached again",
+                extra={
+                    "count": len(before.unavailable) - len(secrets.unavailable),
+                    "changed": list(lines),
+                },
+            )
 
     def _refuse(self, error: ConfigError) -> None:
         self._metrics.config_refused()
@@ -116,6 +139,9 @@ class Reloading:
         found = await asyncio.to_thread(difference, old.config, config, old.secrets, secrets)
         if found.fixed:
             raise ConfigError(list(found.fixed))
+        missing = secrets.unavailable.keys() - old.secrets.unavailable.keys()
+        if missing:  # what was missing already may go on to be so; nothing that works is given up
+            raise ConfigError([problem for owner, problem in secrets.unavailable.items() if owner in missing])
         new = InForce(config, secrets, Assembly(config, secrets, self._clock, self._metrics))
         prepared = await self._prepare(new, found)
         self.now = new
@@ -133,6 +159,8 @@ class Reloading:
                 if key not in self._parts.locks:
                     locks[key] = self._claim(new, name)
             for name in (*found.sinks.added, *found.sinks.changed):
+                if name not in new.secrets.sink_options:
+                    continue
                 deliveries[name] = await self._prepared_delivery(new, name)
             await self._register(new)
         except BaseException:
@@ -151,6 +179,8 @@ class Reloading:
         """Return the names of the addresses by what stands for each."""
         found: dict[str, str] = {}
         for name in new.config.egress:
+            if not new.assembly.is_reachable(name):
+                continue
             key = new.assembly.address_key(name)
             if key in found:
                 message = (
@@ -216,6 +246,7 @@ class Reloading:
 
     async def _apply_accounts(self, old: InForce, new: InForce, found: Difference) -> None:
         parts, config = self._parts, new.config
+        without = keyless(config, new.secrets)
         moved = [
             name
             for name in found.accounts.changed
@@ -231,33 +262,42 @@ class Reloading:
         states = await parts.outbox.egress() if found.egress.added else {}
         for name in found.egress.added:
             parts.egress[name] = new.assembly.egress(parts, name, states.get(name))
-            self._running.start_egress(name)
+            self._running.start_egress(name, without)
         for name in (*found.accounts.added, *moved):
             account = config.accounts[name]
             if account.egress not in found.egress.added:  # or it has come with its address
-                parts.egress[account.egress].add(account)
+                parts.egress[account.egress].add(account, keyless=name in without)
         for name in found.accounts.changed:
             if name not in moved:
                 parts.egress[config.accounts[name].egress].change(config.accounts[name])
-        for name in found.rekeyed:
+        again = keyless(old.config, old.secrets) - without
+        renewed = {*found.rekeyed, *again} & old.config.accounts.keys() & config.accounts.keys() - without
+        for name in renewed:
             parts.egress[config.accounts[name].egress].renewed(name)
-        for name in (*found.accounts.added, *found.accounts.changed, *found.rekeyed):
+        for name in (*found.accounts.added, *found.accounts.changed, *renewed):
             parts.observations.touch(name)
 
     async def _apply_sinks(self, found: Difference, prepared: _Prepared) -> None:
         for name in (*found.sinks.removed, *found.sinks.changed):
             await self._running.stop_delivery(name)
-            del self._parts.deliveries[name]
+            self._parts.deliveries.pop(name, None)
         for name, delivery in prepared.deliveries.items():
             self._parts.deliveries[name] = delivery
             self._running.start_delivery(name)
 
     def _release(self, new: InForce) -> None:
-        kept = {new.assembly.address_key(name) for name in new.config.egress}
+        kept = {
+            new.assembly.address_key(name) for name in new.config.egress if new.assembly.is_reachable(name)
+        }
         for key in self._parts.locks.keys() - kept:
             lock = self._parts.locks.pop(key)
             if lock is not None:
                 lock.release()
+
+
+def keyless(config: Config, secrets: Secrets) -> set[str]:
+    """Return the accounts whose key, or whose way out, cannot be had now."""
+    return {name for name, account in config.accounts.items() if secrets.obstacle(account) is not None}
 
 
 def _read(path: Path) -> tuple[Config, Secrets]:

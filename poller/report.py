@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
 from poller import __version__
 from poller.clock import NS_PER_MS, NS_PER_S, Clock, rfc3339
-from poller.config import Config
+from poller.config import Config, Secrets
 from poller.egress import Egress
 from poller.explaining import explain
 from poller.model import EXACT, Balance, Baseline, plain
@@ -41,25 +41,25 @@ class Report:
     Args:
         parts: of the daemon.
         config: what it runs; see ``adopt``.
+        secrets: of it; only what is missing of them is looked at.
         sampling: the last two minutes.
         discoveries: what master accounts say, at any time.
-
-    Attributes:
-        keyless: accounts whose key cannot be had yet, and why.
     """
 
     def __init__(
         self,
         parts: Parts,
         config: Config,
+        secrets: Secrets,
         sampling: Sampling,
         clock: Clock,
         *,
         discoveries: Callable[[], Sequence[Discovery]] = tuple,
     ) -> None:
-        self.keyless: Mapping[str, str] = {}
         self._parts = parts
         self._config = config
+        self._unavailable = secrets.unavailable
+        self._keyless = _keyless(config, secrets)
         self._sampling = sampling
         self._clock = clock
         self._discoveries = discoveries
@@ -69,9 +69,11 @@ class Report:
         self._problems: Sequence[str] = ()
         self._refused_ns: int | None = None
 
-    def adopt(self, config: Config, changed: Sequence[str]) -> None:
+    def adopt(self, config: Config, secrets: Secrets, changed: Sequence[str]) -> None:
         """Speak of another configuration, now that it is in force."""
         self._config = config
+        self._unavailable = secrets.unavailable
+        self._keyless = _keyless(config, secrets)
         self._problems, self._refused_ns = (), None
         self._loaded_ns = self._clock.utc_ns()
         if changed:
@@ -141,7 +143,7 @@ class Report:
             records=ledger.behind(0),
             used_bytes=stats.used_bytes,
             max_bytes=stats.max_bytes,
-            oldest_s=round(max(map(self._sampling.lag_s, self._parts.deliveries), default=0.0), 3),
+            oldest_s=round(max(map(self._sampling.lag_s, self._config.sinks), default=0.0), 3),
             is_full=stats.is_full,
         )
 
@@ -205,7 +207,7 @@ class Report:
         return egress if egress is not None and name in egress.accounts else None
 
     def _state(self, name: str, egress: Egress) -> AccountState:
-        if name in self.keyless:
+        if name in self._keyless:
             return "keyless"
         state: AccountState = egress.outcomes.state(name).value  # type: ignore[assignment]  # never removed
         return state
@@ -226,7 +228,7 @@ class Report:
             account=name,
             state=state,
             since=rfc3339(baseline.since_ns) if baseline.since_ns and state != "keyless" else None,
-            reason="" if state == "ok" else self.keyless.get(name, seen.reason),
+            reason="" if state == "ok" else self._keyless.get(name, seen.reason),
             interval_s=account.interval_s,
             stretch=round(egress.outcomes.stretch(account.priority), 3),
             priority=account.priority,
@@ -302,11 +304,38 @@ class Report:
                     error=status.error,
                 )
             )
-        return found
+        missing = self._config.sinks.keys() - self._parts.deliveries.keys()
+        found += [self._unreachable_sink(name) for name in missing if name in ledger.cursors]
+        order = {name: place for place, name in enumerate(self._config.sinks)}
+        return sorted(found, key=lambda sink: order.get(sink.sink, -1))
+
+    def _unreachable_sink(self, name: str) -> SinkSeen:
+        """A sink whose secret cannot be had, so that nothing is delivered to it."""
+        problem = self._unavailable.get(f"sinks.{name}")
+        ledger = self._parts.outbox.ledger
+        return SinkSeen(
+            sink=name,
+            kind=self._config.sinks[name].kind,
+            backlog=self._parts.outbox.backlog(name),
+            lag_s=round(self._sampling.lag_s(name), 3),
+            rate_per_s=0.0,
+            delivered=0,
+            dead_letters=ledger.letters.get(name, 0),
+            dropped=ledger.cursors[name].dropped,
+            failing_s=round((self._clock.utc_ns() - self._loaded_ns) / NS_PER_S, 1),
+            is_open=False,
+            error="its secret cannot be had now" if problem is None else problem.message,
+        )
 
     def happenings(self, *, after: int = 0) -> Sequence[Happening]:
         """Return what happened after that number, oldest first; at most the last 500."""
         return self._parts.observations.happenings(after)
+
+
+def _keyless(config: Config, secrets: Secrets) -> dict[str, str]:
+    """Return the accounts whose key cannot be had, and why."""
+    found = ((name, secrets.obstacle(account)) for name, account in config.accounts.items())
+    return {name: problem.message for name, problem in found if problem is not None}
 
 
 def _balance(balance: Balance) -> BalanceSeen:

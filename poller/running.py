@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from poller.discovery import DiscoveryWatch
@@ -31,7 +31,7 @@ class Running:
         self._is_over = False
         self._retiring: set[asyncio.Task[None]] = set()
 
-    def start_egress(self, name: str, keyless: Sequence[str] = ()) -> None:
+    def start_egress(self, name: str, keyless: Collection[str] = ()) -> None:
         """Poll from an address, but not the accounts whose key cannot be had yet."""
         if self._is_over:
             return

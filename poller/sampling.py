@@ -67,13 +67,15 @@ class Sampling:
         self._polls.note(now_s, self._parts.observations.polls)
         for name, delivery in list(self._parts.deliveries.items()):
             self._delivered.setdefault(name, Rate()).note(now_s, delivery.status().delivered)
+        configured = set(self._parts.outbox.stats().backlogs)
+        for name in configured:
             self._lags[name] = await self._lag_s(name)
         for kept, there in (
-            (self._weights, self._parts.egress),
-            (self._delivered, self._parts.deliveries),
-            (self._lags, self._parts.deliveries),
+            (self._weights, set(self._parts.egress)),
+            (self._delivered, set(self._parts.deliveries)),
+            (self._lags, configured),
         ):
-            for name in kept.keys() - there.keys():
+            for name in kept.keys() - there:
                 del kept[name]
 
     def seconds(self, egress: str) -> list[WeightSeen]:

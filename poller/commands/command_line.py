@@ -15,7 +15,7 @@ from poller.errors import ConfigError, EgressLocked, OutboxError, OutboxLocked, 
 OK = 0
 FAILED = 1  # something that was asked for did not succeed, or is not so
 USAGE = 2  # the command line or the configuration has to be corrected
-UNAVAILABLE = 69  # what has to be there when the daemon starts is not: a sink, any secret (EX_UNAVAILABLE)
+UNAVAILABLE = 69  # what has to be there when the daemon starts is not: a sink (EX_UNAVAILABLE)
 OUTBOX = 74  # the outbox cannot be used, or failed (EX_IOERR)
 LOCKED = 75  # another daemon owns the outbox or an egress address; try again when it is gone (EX_TEMPFAIL)
 
@@ -25,7 +25,7 @@ Exit codes:
   1    no: an account failed in a sweep, a key in a check, a secret cannot be reached now,
        a fleet does not fit, the demo found a mismatch
   2    the command line or the configuration has to be corrected
-  69   a sink with on_start: fail cannot be opened, or no secret of any account can be reached
+  69   a sink with on_start: fail cannot be opened
   74   the outbox cannot be used, or failed while running
   75   another daemon owns the outbox or an egress address
   130  a second Ctrl-C ended it at once (143: a second SIGTERM)"""

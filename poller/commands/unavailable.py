@@ -6,7 +6,7 @@ import logging
 
 import click
 
-from poller.config import Config, Secrets
+from poller.config import Secrets
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +21,8 @@ def show_unavailable(secrets: Secrets) -> None:
         click.echo(f"{count} problem{'s' if count > 1 else ''} for now; try again later", err=True)
 
 
-def say_unavailable(config: Config, secrets: Secrets) -> bool:
-    """Log what cannot be used for want of its secrets; return whether anybody can be polled."""
+def say_unavailable(secrets: Secrets) -> None:
+    """Log what cannot be used for want of its secrets."""
     if secrets.unavailable:
         logger.error(
             "secrets cannot be reached",
@@ -31,4 +31,3 @@ def say_unavailable(config: Config, secrets: Secrets) -> bool:
                 "problems": [str(problem) for problem in secrets.unavailable.values()][:NAMED_AT_MOST],
             },
         )
-    return bool(secrets.usable(config).accounts)

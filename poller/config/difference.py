@@ -74,7 +74,7 @@ def difference(old: Config, new: Config, old_secrets: Secrets, new_secrets: Secr
     lines = [
         *_coming_and_going("account", accounts),
         *_account_lines(old.accounts, new.accounts, accounts.changed),
-        *([f"{_counted('account', len(rekeyed))} with another key: {_listed(rekeyed)}"] if rekeyed else []),
+        *_key_lines(rekeyed, old_secrets),
         *_coming_and_going("egress", egress),
         *(f"egress {name}: another way out" for name in egress.changed),
         *_coming_and_going("sink", sinks),
@@ -138,6 +138,15 @@ def _coming_and_going(what: str, names: Names) -> Iterator[str]:
         yield f"{_counted(what, len(names.removed))} removed: {_listed(names.removed)}"
 
 
+def _key_lines(rekeyed: Sequence[str], old_secrets: Secrets) -> Iterator[str]:
+    first = [name for name in rekeyed if name not in old_secrets.credentials]
+    others = [name for name in rekeyed if name in old_secrets.credentials]
+    if first:
+        yield f"{_counted('account', len(first))} with a key at last: {_listed(first)}"
+    if others:
+        yield f"{_counted('account', len(others))} with another key: {_listed(others)}"
+
+
 def _account_lines(
     old: Mapping[str, Account], new: Mapping[str, Account], changed: Sequence[str]
 ) -> Iterator[str]:
@@ -182,7 +191,7 @@ def _sink_line(old: SinkSettings, new: SinkSettings) -> str:
     return ", ".join(parts) or "another secret"
 
 
-_SECTIONS: Final = ("budget", "exchange", "shutdown", "logging")
+_SECTIONS: Final = ("budget", "exchange", "shutdown", "reload", "logging")
 
 
 def _section_lines(old: Config, new: Config) -> Iterator[str]:

@@ -29,6 +29,7 @@ from poller.exchange.response import Response, error_in, sanitized, used_weight
 from poller.exchange.server_time import MS_PER_S, Sample, ServerTime
 from poller.exchange.signing import Credentials
 from poller.exchange.transport import Transport
+from poller.exchange.unreachable import Unreachable
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot
 
@@ -147,6 +148,10 @@ class ExchangeClient:
     ) -> None:
         """Sign with these from now on; requests under way end as they were signed."""
         self._credentials, self._masters = dict(credentials), dict(masters)
+
+    def is_reachable(self, egress: str) -> bool:
+        """Say whether an address can be sent from at all."""
+        return not isinstance(self._transports[egress], Unreachable)
 
     def put_transport(self, egress: str, transport: Transport) -> Transport | None:
         """Send through this one from now on; return what it replaces, for the caller to close."""

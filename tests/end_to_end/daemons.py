@@ -58,23 +58,36 @@ class Daemon:
 
 
 @asynccontextmanager
-async def running(directory: Path, *, watch: bool = False, spare: int = 0) -> AsyncIterator[Daemon]:
+async def running(
+    directory: Path,
+    *,
+    watch: bool = False,
+    stale_after: int = 1000,  # of intervals: nobody is stale because the machine is busy
+    spare: int = 0,
+    prepare: Callable[[Path], object] = lambda _: None,
+) -> AsyncIterator[Daemon]:
     settings = SimulatorSettings(accounts=8, latency_ms=(1.0, 5.0), moves_per_s=40.0)
     refused: list[tuple[str, str]] = []
     async with serve(settings) as server:
         write_config(directory, server.url, server.accounts[: 8 - spare], settings, interval="200ms")
-        with (directory / "accounts.yaml").open("a") as file:
+        main = directory / "accounts.yaml"
+        text = main.read_text()
+        assert "btc_valuation: true}" in text
+        main.write_text(text.replace("true}", f"true, stale_after: {stale_after}}}"))
+        with main.open("a") as file:
             file.write(f"reload: {{watch: {str(watch).lower()}}}\n")
+        prepare(directory)
         config = load(directory / "accounts.yaml")
+        secrets = read_secrets(config)
 
         def observer(account: Any, outcome: Any, _: float) -> None:
             if isinstance(outcome, Exception):
                 refused.append((account.name, str(outcome)))
 
-        app, stop_it = App(config, read_secrets(config), observer=observer), asyncio.Event()
+        app, stop_it = App(config, secrets, observer=observer), asyncio.Event()
         task = asyncio.create_task(app.run(stop_it))
         daemon = Daemon(app, directory, server, refused)
-        await happens(lambda: all(daemon.polls(name) for name in config.accounts))
+        await happens(lambda: all(daemon.polls(name) for name in secrets.usable(config).accounts))
         yield daemon
         stop_it.set()
         await task

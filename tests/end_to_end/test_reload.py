@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from poller.model import State
 from poller.outbox import Outbox
 from tests.end_to_end.daemons import happens, running
 from tests.end_to_end.processes import POLLER, simulating, start, stop, wait_for
+from tests.secrets.vault_stand_in import TOKEN, VaultStandIn, vault_stand_in
 
 pytestmark = pytest.mark.real_time
 
@@ -140,7 +142,7 @@ async def test_intervals_sinks_and_shares_change(tmp_path: Path) -> None:
         lines = await daemon.app.reload()
         names = ", ".join(f"sim-000{number}" for number in range(1, 6))
         assert lines == (
-            f"8 accounts ({names} and 3 more): interval_s 0.2 -> 0.4, stale_after_s 0.6 -> 1.2",
+            f"8 accounts ({names} and 3 more): interval_s 0.2 -> 0.4, stale_after_s 200 -> 400",
             "1 sink added: second",
             "1 sink removed: log",
             "budget: share 0.9 -> 0.5",
@@ -309,7 +311,8 @@ def test_a_hangup_and_the_command_reload_a_daemon_in_its_process(tmp_path: Path)
 
         file.write_text(file.read_text().replace("share: 90%", "share: 80%") + "reload: {watch: false}\n")
         daemon.send_signal(signal.SIGHUP)
-        wait_for(lambda: [line["changed"] for line in told()] == [["budget: share 0.9 -> 0.8"]])
+        changed = ["budget: share 0.9 -> 0.8", "reload: is_watching True -> False"]
+        wait_for(lambda: [line["changed"] for line in told()] == [changed])
 
         def reload(*options: str) -> subprocess.CompletedProcess[str]:
             command = [*POLLER, "reload", "-c", str(file), *options]
@@ -318,8 +321,8 @@ def test_a_hangup_and_the_command_reload_a_daemon_in_its_process(tmp_path: Path)
         again = reload()
         assert (again.returncode, again.stdout) == (0, "nothing is different\n")
         file.write_text(file.read_text().replace("share: 80%", "share: 70%"))
-        changed = reload("--json")
-        assert json.loads(changed.stdout) == {"changed": ["budget: share 0.8 -> 0.7"]}
+        again = reload("--json")
+        assert json.loads(again.stdout) == {"changed": ["budget: share 0.8 -> 0.7"]}
         (tmp_path / "secrets/sim-0002.key").chmod(0o644)
         refused = reload()
         assert refused.returncode == 2
@@ -340,3 +343,83 @@ async def test_who_was_removed_is_kept_as_such_in_the_outbox(tmp_path: Path) -> 
     await outbox.close()
     assert baselines["sim-0006"].state is State.REMOVED
     assert baselines["sim-0001"].state is State.OK
+
+
+def into_vault(vault: VaultStandIn) -> Callable[[Path], None]:
+    """Move the key of one account, and the URL of one sink and of one proxy, into a Vault that is sealed."""
+
+    def move(directory: Path) -> None:
+        main = directory / "accounts.yaml"
+        text = main.read_text()
+        vault.secrets["sim-0001"] = {
+            ending: (directory / f"secrets/sim-0001.{ending}").read_text() for ending in ("key", "secret")
+        }
+        for ending in ("key", "secret"):
+            text = text.replace(f"file:secrets/sim-0001.{ending}", f"vault:secret/sim-0001#{ending}")
+        vault.secrets["bus"] = {"url": "https://127.0.0.1:9/hook"}
+        vault.secrets["proxy"] = {"url": "http://127.0.0.1:9"}
+        text = text.replace("  sim-0002:\n", "  sim-0002:\n    egress: far\n")
+        text = text.replace(
+            "sinks:\n", "sinks:\n  bus: {kind: webhook, url: 'vault:secret/bus#url', secret: env:HOOK}\n"
+        )
+        main.write_text(text + "egress: {default: {}, far: {proxy: 'vault:secret/proxy#url'}}\n")
+        vault.sealed = True
+
+    return move
+
+
+async def test_what_could_not_be_had_at_the_start_is_taken_up_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(following, "TRY_AGAIN_S", 0.2)
+    monkeypatch.setenv("HOOK", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    caplog.set_level(logging.INFO, "poller.reloading")
+    with vault_stand_in() as vault:
+        monkeypatch.setenv("VAULT_ADDR", vault.url)
+        monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+        async with running(tmp_path, prepare=into_vault(vault)) as daemon:
+            see = daemon.app.overview
+            assert see is not None
+            await daemon.polled_again("sim-0003", "sim-0008")
+            assert see.status().states["keyless"] == 2
+            first, second = see.account("sim-0001"), see.account("sim-0002")
+            assert first is not None
+            assert second is not None
+            assert first.why[0] == (
+                f"It is not polled: Vault at {vault.url} is sealed. That is tried again by itself."
+            )
+            assert second.summary.state == "keyless"
+            assert [sink.sink for sink in see.sinks()] == ["bus", "history", "log"]
+            assert "is sealed" in see.sinks()[0].error
+            assert see.sinks()[0].backlog > 0
+            # Another change is taken while they are missing; what is missing is not held against it.
+            daemon.edit("share: 90%", "share: 80%")
+            assert await daemon.app.reload() == ("budget: share 0.9 -> 0.8",)
+            assert see.status().states["keyless"] == 2
+            vault.sealed = False
+            await daemon.polled_again("sim-0001")
+            await happens(lambda: see.status().states["keyless"] == 0)
+            await happens(
+                lambda: any(name == "sim-0002" for name, _ in daemon.refused)
+            )  # the proxy is not there
+            # And once they were there, they may not go missing again.
+            vault.sealed = True
+            with pytest.raises(ConfigError, match="is sealed"):
+                await daemon.app.reload()
+            await daemon.polled_again("sim-0001")
+    [line] = [record.__dict__ for record in caplog.records if "reached again" in record.getMessage()]
+    assert line["count"] == 3
+    assert line["changed"][0] == "1 account with a key at last: sim-0001"
+
+
+async def test_a_silent_account_is_stale_also_for_want_of_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    with vault_stand_in() as vault:
+        monkeypatch.setenv("VAULT_ADDR", vault.url)
+        monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+        async with running(tmp_path, stale_after=3, prepare=into_vault(vault)) as daemon:
+            query = "SELECT state FROM statuses WHERE account = 'sim-0001'"
+            await happens(lambda: daemon.rows(query) == [("stale",)])

@@ -84,7 +84,7 @@ async def test_only_what_changed_is_handed_out_again(tmp_path: Path) -> None:
 
 
 async def test_trouble_is_seen_where_it_is(tmp_path: Path) -> None:
-    async with running(tmp_path) as daemon:
+    async with running(tmp_path, stale_after=3) as daemon:
         see = overview(daemon)
         await happens(lambda: all(check.ok for check in see.status().ready))
         exchange = daemon.server.exchange
