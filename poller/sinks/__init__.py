@@ -31,7 +31,7 @@ class SinkOptions(BaseModel):
 
     The options every sink has (``kind``, ``emit``, ``batch`` ...) are not here: delivery owns them.
     A field of type ``pathlib.Path`` arrives resolved against the file that names it, and a field of
-    type ``poller.secrets.Secret`` is written as a secret reference (``env:NAME``, ``file:PATH``).
+    type ``poller.secrets.Secret`` is written as a secret reference (``env:NAME``, ``file:PATH`` ...).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from poller.cli import main
 from poller.config import load, read_secrets
 from poller.records import json_schema, read_record
+from poller.secrets import back_ends
 from tests.end_to_end.processes import run
+from tests.secrets.vault_stand_in import TOKEN, vault_stand_in
 
 pytestmark = pytest.mark.real_time
 
@@ -73,8 +77,50 @@ def test_what_the_readme_shows_of_the_demo_is_what_it_prints(demo: tuple[Path, s
         assert re.search(pattern, printed), line
 
 
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Places besides variables and files: give the text of a configuration, and what it refers to is there."""
+    programs, credentials = tmp_path / "programs", tmp_path / "credentials"
+    for directory in (programs, credentials):
+        directory.mkdir(mode=0o700)
+    for name in ("pass", "op"):
+        (programs / name).write_text("#!/bin/sh\nprintf %s \"printed-for-$*\" | tr -c 'a-z0-9' -\n")
+        (programs / name).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    keyring = pytest.importorskip("keyring")
+
+    class Passwords(keyring.backend.KeyringBackend):  # type: ignore[misc,name-defined]  # looked for when it runs
+        priority = 1
+        set_password = delete_password = None
+
+        def get_password(self, service: str, user: str) -> str:
+            return f"password-of-{user}-for-{service}"
+
+    before = keyring.get_keyring()
+    keyring.set_keyring(Passwords())
+
+    with vault_stand_in() as vault:
+        monkeypatch.setenv("VAULT_ADDR", vault.url)
+        monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+
+        def keep(text: str) -> None:
+            for path, field in re.findall(r"vault:secret/([\w/-]+)#(\w+)", text):
+                fields = vault.secrets.setdefault(path, {})
+                assert fields is not None
+                fields[field] = f"{field}-of-{path}"
+            for name in re.findall(r"credential:([\w.-]+)", text):
+                path = credentials / name
+                path.touch(mode=0o600)
+                path.write_text(pem.decode() if path.suffix == ".pem" else f"key-of-{path.stem}")
+
+        yield keep
+    keyring.set_keyring(before)
+
+
 def test_configurations_load_and_their_secrets_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: Callable[[str], None]
 ) -> None:
     pem = (
         Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -97,6 +143,7 @@ def test_configurations_load_and_their_secrets_are_read(
             path.parent.mkdir(exist_ok=True)
             path.write_text(pem if path.suffix == ".pem" else f"key-of-{path.stem}")
             path.chmod(0o600)
+        places(text)
         config = load(directory / "accounts.yaml")
         assert read_secrets(config).credentials.keys() == config.accounts.keys(), page
 
@@ -165,6 +212,30 @@ def test_the_sink_of_ones_own_is_the_one_that_is_tried() -> None:
     tried = (ROOT / "tests/docs/test_folder_sink.py").read_text()
     for part in second.split("\n\n"):
         assert part.strip() in tried
+
+
+def test_the_place_of_ones_own_is_the_one_that_is_tried() -> None:
+    page = ROOT / "docs/secrets.md"
+    shown, contract = blocks(page, "python")
+    assert shown == (ROOT / "docs/ini_back_end.py").read_text()
+    tried = (ROOT / "tests/docs/test_ini_back_end.py").read_text()
+    assert contract in tried
+    [declared] = blocks(page, "toml")
+    [[group, points]] = tomllib.loads(declared)["project"]["entry-points"].items()
+    assert group == back_ends.GROUP
+    assert points == {"ini": "ini_back_end:IniBackEnd"}
+    assert "ini = ini_back_end:IniBackEnd" in tried
+
+
+def test_every_place_for_secrets_has_a_section_and_stands_in_the_table_and_the_example() -> None:
+    page = (ROOT / "docs/secrets.md").read_text()
+    example = (ROOT / "accounts.example.yaml").read_text()
+    for scheme, point in back_ends.installed().items():
+        if point.module.startswith("poller."):
+            form = back_ends.load(scheme).form
+            assert f"\n## {scheme}\n" in page
+            assert f"\n| `{form}` |" in page
+            assert f"#   {form} " in example
 
 
 def test_links_and_named_files_exist() -> None:

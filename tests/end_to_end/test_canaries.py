@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.end_to_end.processes import SimulatedExchange, run, simulating, start, stop, wait_for
+from tests.secrets.vault_stand_in import TOKEN, VaultStandIn, vault_stand_in
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(180)]
 
@@ -111,6 +113,76 @@ def test_no_secret_is_written_anywhere_whatever_goes_wrong(tmp_path: Path) -> No
     log = (tmp_path / "log.json").read_text()
     assert "polls fail" in log
     assert "every request from this address pauses" in log
+    assert leaks(tmp_path) == []
+
+
+def scatter(directory: Path, vault: VaultStandIn) -> dict[str, str]:
+    """Let the keys of some accounts be kept in a Vault, as credentials and by a command; return the environment.
+
+    The files stay where they are: what is in them is looked for.
+    """
+    secrets = directory / "secrets"
+    config = directory / "accounts.yaml"
+    text = config.read_text()
+    for number, path in enumerate(sorted(secrets.iterdir())):
+        name, _, field = path.name.rpartition(".")
+        place = (f"vault:secret/{name}#{field}", f"credential:{path.name}", f"exec:cat secrets/{path.name}")
+        text = text.replace(f"file:secrets/{path.name}", place[number // 2 % 3])
+        vault.secrets.setdefault(name, {})[field] = path.read_text()  # type: ignore[index]  # just set
+    config.write_text(text)
+    token = secrets / "vault.token"
+    token.touch(mode=0o600)
+    token.write_text(TOKEN)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VAULT_")}
+    return {
+        **environment,
+        "VAULT_ADDR": vault.url,
+        "VAULT_TOKEN_FILE": str(token),
+        "CREDENTIALS_DIRECTORY": str(secrets),
+    }
+
+
+def test_no_secret_of_any_place_is_written_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "accounts.yaml"
+    with simulating(tmp_path, *EXCHANGE) as exchange, vault_stand_in() as vault:
+        for name, value in scatter(tmp_path, vault).items():
+            monkeypatch.setenv(name, value)
+        assert all(f"{place}:" in config.read_text() for place in ("vault", "credential", "exec"))
+        process = start(tmp_path, "--log-level", "debug", log=tmp_path / "log.json")
+        exchange.wait_until_all_polled(1)
+        for number, fault in enumerate(FAULTS[:4]):
+            meet(exchange, fault)
+            (tmp_path / f"arguments-{number}").write_bytes(Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        exchange.post("faults", faults=[])
+        assert stop(process) == 0
+
+        outputs = []
+        working = config.read_text()
+        for trouble in ("", "garbage", "huge", "cut", "redirect", "no http", "status"):
+            vault.trouble, vault.status, vault.redirect_to = trouble, 400, vault.url
+            outputs += [run("check", "-c", str(config)), run("once", "-c", str(config), "--json")]
+        vault.trouble, vault.sealed = "", True
+        process = start(tmp_path, "--log-level", "debug", log=tmp_path / "log-sealed.json")
+        wait_for(lambda: "started" in (tmp_path / "log-sealed.json").read_text())
+        assert stop(process) == 0
+        outputs.append(run("check", "-c", str(config)))
+        # Commands that say on stderr what they should not, and what is no key at all.
+        for script in ("cat $1; cat $1 >&2; exit 1", "cat $1; cat $1 >&2; exit 75", "cat $1 $1"):
+            words = rf"{{exec: [sh, -c, '{script}', sh, '\1']}}"
+            config.write_text(re.sub(r"exec:cat (\S+)", words, working))
+            outputs.append(run("check", "-c", str(config)))
+        config.unlink()
+    assert {output.returncode for output in outputs} == {0, 1, 2}
+    (tmp_path / "output").write_text("".join(output.stdout + output.stderr for output in outputs))
+    for said in (
+        "is sealed",
+        "does not speak HTTP",
+        "broke off",
+        "redirects",
+        "failed with exit code 1: ***",
+    ):
+        assert said in (tmp_path / "output").read_text()
+    assert len(canaries(tmp_path)) > 4 * 25
     assert leaks(tmp_path) == []
 
 
