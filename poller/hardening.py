@@ -17,7 +17,8 @@ _PR_SET_DUMPABLE: Final = 4
 def harden() -> None:
     """Refuse core files, and, on Linux, others' looks into ``/proc/PID`` and attached debuggers.
 
-    Holds for this process only: a program that it starts decides for itself. Root can do all of it as before.
+    Programs that it starts write no core files either; what others see of them is theirs to decide. Root can do
+    all of it as before, but for the core file.
     What the system refuses is said in the log and is no reason not to run.
     """
     try:

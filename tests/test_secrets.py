@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.secrets import Secret, SecretReference, SecretUnreadable, may_be_secret, parse_reference, redact
+from poller.secrets import (
+    Secret,
+    SecretReference,
+    SecretUnreadable,
+    may_be_secret,
+    parse_reference,
+    redact,
+    redaction,
+)
 
 NONE = (
     "not a secret reference; write env:NAME, file:PATH, credential:NAME, keyring:SERVICE/USER, "
@@ -62,6 +70,19 @@ def test_a_secret_is_hidden_wherever_it_stands() -> None:
     assert redact(f"before{key}") == "before***"
     assert redact(json.dumps({"key": f"a\n{key}\t"})) == '{"key": "a\\n***\\t"}'
     assert redact(repr(f"line\n{key}")) == "'line\\n***'"
+
+
+def test_what_is_remembered_for_it_is_no_text() -> None:
+    for text in (
+        KEY,
+        "hunter2024",
+        "redis://u:s3cr3t-pass-word@h:1",
+        f"-----BEGIN X-----\n{KEY}\n-----END X-----",
+    ):
+        Secret(text)
+    remembered = {*redaction._pieces, *redaction._words}
+    assert len(remembered) > 8
+    assert {type(one) for one in remembered} == {int}
 
 
 def test_a_secret_that_was_cut_off_is_hidden_too() -> None:
