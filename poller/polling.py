@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from poller.beat import TURN_EVERY_S, Beat
 from poller.budget import Grant, WeightBudget
 from poller.clock import Clock
 from poller.errors import (
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 WEIGHT = 5  # of one poll, whatever its outcome: the endpoint's own page
 IN_FLIGHT_AT_MOST = 512  # sockets; at 40 polls a second reached only when answers take 12 s
+CLOCK_PATIENCE_S = 120.0  # for the exchange's clock after a suspended machine, pauses aside
 STALLED_S = 5.0  # woken this much too late, the machine slept or the loop hung
 
 Observer = Callable[[Account, Snapshot | PollError, float], None]
@@ -107,6 +110,7 @@ class Dispatcher:
         timekeeper: measures the exchange's clock.
         stretching: fits the schedule's intervals to the budget; ``None`` if they need not fit.
         observer: called with every outcome and the poll's lateness in seconds.
+        beat: touched each time the dispatcher turns, which it does every few seconds; ``None`` if nobody looks.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class Dispatcher:
         metrics: Metrics,
         stretching: Stretching | None = None,
         observer: Observer | None = None,
+        beat: Beat | None = None,
     ) -> None:
         self.egress = egress
         self._schedule = schedule
@@ -135,6 +140,7 @@ class Dispatcher:
         self._metrics = metrics
         self._stretching = stretching
         self._observer = observer
+        self._beat = beat
         self._slots = asyncio.Semaphore(IN_FLIGHT_AT_MOST)
         self._in_flight: set[str] = set()
         self._landed = asyncio.Event()  # set, and replaced, when a poll has ended
@@ -161,6 +167,8 @@ class Dispatcher:
             if self._stopped:
                 dispatching.cancel()
             await asyncio.wait([dispatching])
+            if self._beat is not None:
+                self._beat.forget(self.egress)
             for task in beside:
                 task.cancel()
 
@@ -193,10 +201,11 @@ class Dispatcher:
         self._woken.set()
 
     async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
-        await self._timekeeper.ready()
+        await self._in_slices(self._timekeeper.ready, "waiting for the exchange's clock")
         while True:
             await self._somebody_is_due()
-            await self._slots.acquire()
+            with self._waiting("waiting for a socket", self._sockets_left_s):
+                await self._slots.acquire()
             grant = await self._grant()
             due = None if grant is None else self._schedule.take(self._clock.monotonic_s())
             if grant is not None and due is not None:
@@ -211,10 +220,10 @@ class Dispatcher:
         """Wait until a poll is due and nothing forbids it."""
         while True:
             if self._budget.pause_left_s() > 0:
-                await self._budget.resumed()
+                await self._in_slices(self._budget.resumed, "waiting for the end of a pause")
                 self._spread("pause")
             if self._room is not None:
-                await self._room.wait_for_room()
+                await self._in_slices(self._room.wait_for_room, "waiting for room in the outbox")
             wait_s = self._schedule.next_s() - self._clock.monotonic_s()
             if wait_s <= 0 and self._budget.pause_left_s() <= 0:
                 return
@@ -222,7 +231,8 @@ class Dispatcher:
 
     async def _grant(self) -> Grant | None:
         try:
-            return await self._budget.acquire(WEIGHT)
+            with self._waiting("waiting for weight", lambda: self._budget.fits_in_s(WEIGHT)):
+                return await self._budget.acquire(WEIGHT)
         except OutboxFull as error:
             self._outcomes.complain("outbox", "no weight can be reserved", error)
             await self._sleep(1.0)
@@ -313,17 +323,49 @@ class Dispatcher:
         self._woken.clear()
         slept_before_s = self._clock.uptime_s() - self._clock.monotonic_s()
         planned_s = self._clock.monotonic_s() + seconds
-        try:
-            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
+        await self._in_slices(self._woken.wait, "waiting for somebody to be due", until_s=planned_s)
         suspended_s = self._clock.uptime_s() - self._clock.monotonic_s() - slept_before_s
         if suspended_s > STALLED_S:
             self._spread("suspension")
-            await self._timekeeper.refresh()  # the loop's clock stood still, the exchange's did not
+            give_up_s = self._clock.monotonic_s() + CLOCK_PATIENCE_S
+            with self._waiting(
+                "measuring the exchange's clock",
+                lambda: max(self._budget.pause_left_s(), give_up_s - self._clock.monotonic_s()),
+            ):
+                await self._timekeeper.refresh()  # the loop's clock stood still, the exchange's did not
         elif self._clock.monotonic_s() - planned_s > STALLED_S:
             self._spread("stall")
+
+    async def _in_slices(
+        self, wait: Callable[[], Awaitable[object]], doing: str, *, until_s: float = math.inf
+    ) -> None:
+        """Wait for something, at most until a time, and look afresh every few seconds: so it is seen that we turn."""
+        while True:
+            self._turn(doing)
+            try:
+                async with asyncio.timeout_at(min(until_s, self._clock.monotonic_s() + TURN_EVERY_S)):
+                    await wait()
+            except TimeoutError:
+                if self._clock.monotonic_s() < until_s:
+                    continue
+            break
+        self._turn()
+
+    @contextmanager
+    def _waiting(self, doing: str, left_s: Callable[[], float]) -> Iterator[None]:
+        """Wait within it for what must not be asked for anew, or a turn would be lost; see ``Beat.waits``."""
+        if self._beat is not None:
+            self._beat.waits(self.egress, self._clock.monotonic_s(), doing, left_s)
+        yield
+        self._turn()
+
+    def _sockets_left_s(self) -> float:
+        # Every poll ends by itself, sooner or later; while all are under way there is nothing but to wait.
+        return math.inf if self._in_flight >= IN_FLIGHT_AT_MOST else 0.0
+
+    def _turn(self, doing: str = "dispatching") -> None:
+        if self._beat is not None:
+            self._beat.touch(self.egress, self._clock.monotonic_s(), doing)
 
     def _spread(self, cause: str) -> None:
         moved = self._schedule.respread(self._clock.monotonic_s())

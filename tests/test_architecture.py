@@ -38,11 +38,12 @@ LAYERS = [
         "plan",
         "records",
         "schedule",
+        "service_manager",
         "sinks",
         "spells",
     },
     {"locks", "secrets", "units"},
-    {"clock", "errors", "hardening", "logs", "metrics", "model", "overview", "signals", "webhooks"},
+    {"beat", "clock", "errors", "hardening", "logs", "metrics", "model", "overview", "signals", "webhooks"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Bottom modules that lean on one another, each for the reason given.

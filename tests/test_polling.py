@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from poller.acceptance import Acceptance
+from poller.beat import Beat
 from poller.budget import WeightBudget, WeightWindow
 from poller.errors import (
     AccessDenied,
@@ -134,6 +135,7 @@ class World:
         self.exchange = ScriptedExchange(clock)
         self.outbox = MemoryOutbox()
         self.metrics = Metrics()
+        self.beat = Beat()
         self.measured: list[float] = []
         self.measure_fails: list[PollError] = []
         self.observed: list[tuple[str, Snapshot | PollError]] = []
@@ -181,6 +183,7 @@ class World:
                 metrics=self.metrics,
             ),
             observer=lambda account, outcome, _lateness_s: self.observed.append((account.name, outcome)),
+            beat=self.beat,
         )
 
     async def _measure(self) -> None:

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from poller.budget.pause import Pause, pause_s
@@ -95,8 +96,7 @@ class WeightBudget:
         self._strikes = 0
         self._granted = 0
         self._limit_learned_ns: int | None = None
-        self._foreign_told = False
-        self._foreign_told_s = -math.inf
+        self._foreign_told, self._foreign_told_s = False, -math.inf
         self._unknown = False  # nobody knows yet what was spent in the minute before the start
         # Reservations that may still count: (wall ns, uptime s, weight), and what is left of the newest.
         self._blocks: list[tuple[int, float, int]] = []
@@ -190,6 +190,10 @@ class WeightBudget:
         if left_s <= 0:
             self._end_pause()
         return left_s
+
+    def fits_in_s(self, asked: int) -> float:
+        """Return seconds until so much weight fits, pauses aside; infinity if only an answer can tell."""
+        return self._window.wait_s(self._window.terms.charged(asked), self._clock.monotonic_s())
 
     async def resumed(self) -> None:
         """Wait until no pause is in force."""
@@ -403,8 +407,6 @@ class WeightBudget:
     async def _wait(self, seconds: float) -> None:
         """Wait for time to pass or for something to change, whichever comes first."""
         self._changed.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(seconds) else seconds):
                 await self._changed.wait()
-        except TimeoutError:
-            pass
