@@ -361,7 +361,7 @@ class Dispatcher:
 
     def _sockets_left_s(self) -> float:
         # Every poll ends by itself, sooner or later; while all are under way there is nothing but to wait.
-        return math.inf if self._in_flight >= IN_FLIGHT_AT_MOST else 0.0
+        return math.inf if len(self._in_flight) >= IN_FLIGHT_AT_MOST else 0.0
 
     def _turn(self, doing: str = "dispatching") -> None:
         if self._beat is not None:
