@@ -1,0 +1,41 @@
+"""One Chromium for a module's tests, and a server of its own for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.page.browser import chromium
+from tests.page.made_up import MadeUpFleet
+from tests.page.stand_in import StandIn
+
+Serve = Callable[[MadeUpFleet], StandIn]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium on this machine; name one in POLLER_TEST_CHROMIUM")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve a made-up fleet until the test ends."""
+    started: list[StandIn] = []
+
+    def start(fleet: MadeUpFleet) -> StandIn:
+        server = StandIn(fleet)
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
