@@ -8,7 +8,7 @@ KILLS  ?= 500
 EPISODES ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types bench kill episodes lock wheel clean
+.PHONY: help demo test check format lint types bench kill episodes pictures lock wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ kill: $(VENV)/.dev  ## kill -9 a running daemon KILLS times and hold its history
 
 episodes: $(VENV)/.dev  ## EPISODES short lives of window and budget, held against slow references
 	POLLER_EPISODES=$(EPISODES) $(BIN)/python -m pytest tests/simulation/test_episodes.py --timeout 0
+
+pictures: $(VENV)/.dev  ## take the pictures of the fleet page anew (needs Chromium)
+	POLLER_TAKE_PICTURES=1 $(BIN)/python -m pytest tests/page/test_pictures.py
 
 wheel: $(VENV)/.dev  ## build the wheel into dist/
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

@@ -48,7 +48,7 @@ export class Account {
       polls: el("tbody", {}), history: /** @type {any} */ (null), balances: /** @type {any} */ (null),
     };
     parts.balances = new Balances((asset) => parts.history.choose(asset));
-    parts.history = new History(name, (asset) => parts.balances.showChosen(asset));
+    parts.history = new History(name, this.#store.clock, (asset) => parts.balances.showChosen(asset));
     parts.balances.showChosen(parts.history.asset);
     const heads = ["At, UTC", "Outcome", "Late", "Answer took", "Sequence"].map((title, index) =>
       el("th", { scope: "col", class: index > 1 ? "is-number" : null }, title));

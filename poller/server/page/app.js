@@ -53,8 +53,10 @@ function show() {
     store.changed("egress");
     store.changed("status");
     // The rows have to be there before the old place can be found again.
-    requestAnimationFrame(() => scrollTo({ top: history.state?.top ?? 0, behavior: "instant" }));
-    if (isBack) fleet.grid.element.focus({ preventScroll: true });
+    requestAnimationFrame(() => {
+      scrollTo({ top: history.state?.top ?? 0, behavior: "instant" });
+      if (isBack) fleet.grid.focus();
+    });
   } else {
     scrollTo({ top: 0, behavior: "instant" });
   }

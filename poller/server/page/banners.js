@@ -34,8 +34,8 @@ export class Banners {
     const { cut_ms, hello, firstVersion } = this.#store;
     if (cut_ms !== null)
       yield {
-        key: "link", tone: "bad", title: `Live data stopped ${span((performance.now() - cut_ms) / 1000)} ago.`,
-        text: "What is shown is as old as that. Trying to connect again.",
+        key: "link", tone: "bad", title: hello ? `Live data stopped ${span((performance.now() - cut_ms) / 1000)} ago.` : "There is no live data.",
+        text: hello ? "What is shown is as old as that. Trying to connect again." : "The daemon does not answer. Trying to connect again.",
       };
     if (hello && hello.version !== firstVersion)
       yield {

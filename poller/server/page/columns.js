@@ -3,7 +3,7 @@
 import { sparkPath } from "./charts.js";
 import { el, setAttribute, setText, svg } from "./dom.js";
 import { age, amountParts, figure, interval, plural, short } from "./format.js";
-import { ageOf, freshness, labelTexts } from "./order.js";
+import { ageOf, freshness } from "./order.js";
 import { STATES } from "./words.js";
 
 export const COLUMNS = [
@@ -66,7 +66,7 @@ export function makeRow() {
 }
 
 /** @param {any} element @param {import("./order.js").Row} row */
-export function fillRow(element, { name, summary }) {
+export function fillRow(element, { name, summary, labels }) {
   const { cells } = element;
   element.className = `row is-${summary.state}`;
   setText(cells.word, summary.state);
@@ -75,7 +75,6 @@ export function fillRow(element, { name, summary }) {
   setText(cells.link, name);
   setAttribute(cells.link, "href", accountPath(name));
   setAttribute(cells.link, "title", name);
-  const labels = labelTexts(summary.labels);
   cells.labels.replaceChildren(...Object.entries(summary.labels).map(([key, value]) =>
     el("span", { class: "label" }, el("span", { class: "label-key" }, key), " ", value)));
   setAttribute(cells.labels, "title", labels.join(", ") || null);
@@ -85,9 +84,9 @@ export function fillRow(element, { name, summary }) {
   fillAmount(cells.value, summary.total_btc);
   setAttribute(cells.path, "d", sparkPath(summary.line, SPARK_WIDTH, SPARK_HEIGHT));
   const error = summary.error || (summary.state === "ok" ? "" : summary.reason);
-  const times = summary.failures > 1 ? `${plural(summary.failures, "time")} in a row: ` : "";
-  setText(cells.error, error && times + error);
-  setAttribute(cells.error, "title", error && times + error + (summary.error_kind ? ` (${summary.error_kind})` : ""));
+  const times = summary.failures > 1 ? `, ${plural(summary.failures, "time")} in a row` : "";
+  setText(cells.error, error && error + times);
+  setAttribute(cells.error, "title", error ? error + times + (summary.error_kind ? ` (${summary.error_kind})` : "") : null);
 }
 
 /** What an age reads like beside its interval: "12 s / 60 s", with the stretch if there is one. */

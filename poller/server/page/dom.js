@@ -27,7 +27,7 @@ function furnish(element, properties, children) {
     if (name === "text") element.textContent = visible(String(value));
     else if (name === "style") for (const [key, set] of Object.entries(value)) element.style.setProperty(key, set);
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? "" : String(value));
+    else setAttribute(element, name, value === true ? "" : String(value));
   }
   for (const child of children) {
     if (child === null || child === undefined) continue;
@@ -44,8 +44,9 @@ export function setText(element, text) {
 
 /** Set an attribute where it differs; null takes it away. */
 export function setAttribute(element, name, value) {
-  if (value === null) element.removeAttribute(name);
-  else if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+  const shown = name === "title" && value !== null ? visible(value) : value;
+  if (shown === null) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== shown) element.setAttribute(name, shown);
 }
 
 /** The element with that id, which index.html has. @returns {any} */
@@ -63,7 +64,12 @@ export function byId(id) {
  * @param {(element: any, item: T) => void} fill
  */
 export function keyed(parent, items, key, make, fill) {
-  const old = new Map([...parent.children].map((child) => [/** @type {any} */ (child).dataset.key, child]));
+  const old = new Map();
+  for (const child of [...parent.children]) {
+    const name = /** @type {any} */ (child).dataset.key;
+    old.get(name)?.remove(); // of two with one key the last is kept
+    old.set(name, child);
+  }
   let place = parent.firstElementChild;
   for (const item of items) {
     const name = key(item);

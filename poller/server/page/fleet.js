@@ -4,7 +4,7 @@ import { COLUMNS, accountPath, fillRow, makeRow, tickRow } from "./columns.js";
 import { byId, el, setText } from "./dom.js";
 import { count } from "./format.js";
 import { Grid } from "./grid.js";
-import { SORTS, arrange, isDescending, labelTexts, readQuery, writeQuery } from "./order.js";
+import { SORTS, arrange, isDescending, readQuery, writeQuery } from "./order.js";
 import { STATES } from "./words.js";
 
 const LABELS_OFFERED = 300;
@@ -46,7 +46,7 @@ export class Fleet {
       oninput: () => this.choose({ q: this.search.value }),
       onkeydown: (event) => {
         if (event.key === "Escape") this.choose({ q: "" });
-        else if (event.key === "Enter" || event.key === "ArrowDown") this.grid.element.focus();
+        else if (event.key === "Enter" || event.key === "ArrowDown") this.grid.focus();
         else return;
         event.preventDefault();
       },
@@ -90,9 +90,9 @@ export class Fleet {
     const rows = this.#store.rows.values();
     const egresses = new Set((this.#store.egress ?? []).map(({ egress }) => egress));
     const labels = new Set();
-    for (const { summary } of rows) {
+    for (const { summary, labels: own } of rows) {
       egresses.add(summary.egress);
-      if (labels.size < LABELS_OFFERED) for (const text of labelTexts(summary.labels)) labels.add(text);
+      if (labels.size < LABELS_OFFERED) for (const text of own) labels.add(text);
     }
     this.#options("egress", "Any egress", [...egresses].sort());
     this.#options("label", "Any label", [...labels].sort());

@@ -42,7 +42,7 @@ export class Grid {
     this.empty = el("p", { class: "empty", hidden: true });
     parent.append(this.empty);
     this.element.addEventListener("keydown", (event) => this.#key(event));
-    this.element.addEventListener("focus", () => this.#activate(this.#active === null ? this.#firstSeen() : this.#place(), false));
+    this.element.addEventListener("focus", () => this.#activate(this.#isOnScreen(this.#place()) ? this.#place() : this.#firstSeen()));
     this.body.addEventListener("click", (event) => this.#click(event));
     this.body.addEventListener("pointermove", (event) => {
       this.#pointed_ms = event.timeStamp;
@@ -99,7 +99,12 @@ export class Grid {
 
   #firstSeen() {
     const hidden = this.head.getBoundingClientRect().bottom - this.body.getBoundingClientRect().top;
-    return Math.max(0, Math.ceil(hidden / this.#height));
+    return Math.max(0, Math.ceil(hidden / this.#height - 0.05));
+  }
+
+  #isOnScreen(index) {
+    const bottom = this.body.getBoundingClientRect().top + (index + 1) * this.#height;
+    return index >= this.#firstSeen() && bottom <= innerHeight + 1;
   }
 
   /** Bring what can be seen up to date. */
@@ -155,12 +160,17 @@ export class Grid {
     return this.#slots.find((slot) => !slot.element.hidden && slot.key === this.#active)?.element;
   }
 
-  #activate(index, scroll = true) {
+  #activate(index) {
     if (!this.#items.length) return;
     const place = Math.min(Math.max(0, index), this.#items.length - 1);
     this.#active = this.#shape.key(this.#items[place]);
-    if (scroll) this.#reveal(place);
+    this.#reveal(place);
     this.draw();
+  }
+
+  /** Give the table the keyboard. It is taller than any window, so the page must not scroll to all of it. */
+  focus() {
+    this.element.focus({ preventScroll: true });
   }
 
   #reveal(index) {

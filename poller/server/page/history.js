@@ -11,6 +11,7 @@ const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [220, 64, 10, 12, 24];
 
 export class History {
   #name;
+  #clock;
   #said;
   #days;
   #points = /** @type {any[]} */ ([]);
@@ -18,9 +19,14 @@ export class History {
   #asked = 0;
   #seen;
 
-  /** @param {string} name @param {(asset: string) => void} said is told which asset is shown */
-  constructor(name, said) {
+  /**
+   * @param {string} name
+   * @param {import("./clock.js").ServerClock} clock
+   * @param {(asset: string) => void} said is told which asset is shown
+   */
+  constructor(name, clock, said) {
     this.#name = name;
+    this.#clock = clock;
     this.#said = said;
     const given = new URLSearchParams(location.search);
     this.asset = given.get("asset") ?? "";
@@ -81,6 +87,7 @@ export class History {
   /** Ask for the history and draw it. */
   async load() {
     const mine = ++this.#asked;
+    const reading = this.#at === null ? null : this.#points[this.#at]?.ms;
     const given = new URLSearchParams({ since_s: String(this.#days * DAY_S) });
     if (this.asset) given.set("asset", this.asset);
     let problem = "";
@@ -92,12 +99,16 @@ export class History {
     }
     if (mine !== this.#asked) return;
     const field = this.asset ? "total" : "total_btc";
+    // An asset without an amount was not held; a value that is missing is not known.
+    if (this.asset) for (const point of points) point.total ??= "0";
     this.#points = points.filter((point) => point[field] !== null)
       .map((point) => ({ ms: Date.parse(point.at), at: point.at, text: point[field], value: Number(point[field]), sequence: point.sequence }));
     this.empty.hidden = this.#points.length > 0;
     this.figure.hidden = !this.#points.length;
     setText(this.empty, problem || `Nothing is kept of the last ${this.#days === 1 ? "day" : `${this.#days} days`}`);
-    this.#at = null;
+    // Who reads a point goes on reading it when a newer one comes.
+    const read = this.#points.findIndex(({ ms }) => ms === reading);
+    this.#at = read < 0 ? null : read;
     this.#draw();
   }
 
@@ -106,7 +117,7 @@ export class History {
     if (!width || !this.#points.length) return;
     const points = this.#points;
     const last = points[points.length - 1];
-    const to_ms = Math.max(last.ms, Date.now());
+    const to_ms = Math.max(last.ms, this.#clock.now());
     const from_ms = Math.min(points[0].ms, to_ms - this.#days * DAY_S * 1000);
     const values = points.map(({ value }) => value);
     const [low, high] = range(values);

@@ -24,6 +24,7 @@ export class Live {
   #heard_ms = performance.now();
   #isProbing = false;
   #retry = 0;
+  #failures = 0;
 
   /** @param {import("./store.js").Store} store */
   constructor(store) {
@@ -64,10 +65,11 @@ export class Live {
     this.#retry = setTimeout(async () => {
       await ask("/api/status").catch(() => null); // leads to the login if that is what is missing
       this.#open();
-    }, RETRY_MS);
+    }, this.#failures++ ? RETRY_MS : 0);
   }
 
   #heard() {
+    this.#failures = 0;
     this.#heard_ms = performance.now();
     this.#store.setLive(true, this.#heard_ms);
   }

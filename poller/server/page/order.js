@@ -16,6 +16,7 @@
  * @typedef {object} Row
  * @property {string} name
  * @property {any} summary
+ * @property {string[]} labels as `key=value`
  * @property {string} search lower-case text that is searched
  * @property {number|null} value numeric key of `total_btc`; the text decides between equal keys
  * @property {number|null} good_ms
@@ -52,6 +53,7 @@ export function toRow(summary) {
   return {
     name: summary.account,
     summary,
+    labels,
     search: [summary.account, ...labels, summary.error, summary.error_kind, summary.reason].join("\n").toLowerCase(),
     value: summary.total_btc === null ? null : Number(summary.total_btc),
     good_ms: summary.good_at === null ? null : Date.parse(summary.good_at),
@@ -85,7 +87,7 @@ const KEYS = {
   trouble: (row, now) => trouble(row, now),
   state: (row) => STATES.indexOf(row.summary.state),
   account: (row) => row.rank,
-  labels: (row) => labelTexts(row.summary.labels).join(" ") || null,
+  labels: (row) => row.labels.join(" ") || null,
   egress: (row) => row.summary.egress,
   age: (row, now) => ageOf(row, now),
   lateness: (row) => row.summary.lateness_s,
@@ -116,7 +118,7 @@ export function arrange(rows, query, now_ms) {
     const { summary } = row;
     if (query.state && summary.state !== query.state) continue;
     if (query.egress && summary.egress !== query.egress) continue;
-    if (query.label && !labelTexts(summary.labels).includes(query.label)) continue;
+    if (query.label && !row.labels.includes(query.label)) continue;
     if (words.length && !words.every((word) => row.search.includes(word))) continue;
     wanted.push({ row, key: keyOf(row, now_ms) });
   }

@@ -29,6 +29,7 @@ export class Store {
 
   #listeners = new Map();
   #dirty = new Set();
+  #isUnranked = false;
   #collator = new Intl.Collator("en", { numeric: true });
 
   /** @param {Topic[]} topics @param {() => void} listener */
@@ -38,11 +39,16 @@ export class Store {
 
   /** Tell the listeners of a topic before the next frame, once. @param {Topic} topic */
   changed(topic) {
-    if (!this.#dirty.size) requestAnimationFrame(() => this.#tell());
+    const isFirst = !this.#dirty.size;
     this.#dirty.add(topic);
+    if (!isFirst) return;
+    // A page in the background gets no frames, but its title is read all the same.
+    if (document.hidden) setTimeout(() => this.#tell(), 1_000);
+    else requestAnimationFrame(() => this.#tell());
   }
 
   #tell() {
+    if (this.#isUnranked) this.#rank();
     const called = new Set([...this.#dirty].flatMap((topic) => this.#listeners.get(topic) ?? []));
     this.#dirty.clear();
     for (const listener of called) listener();
@@ -74,11 +80,12 @@ export class Store {
       const kept = new Set(names);
       for (const name of this.rows.keys()) if (!kept.has(name)) this.rows.delete(name);
     }
-    if (isNew || names) this.#rank();
+    this.#isUnranked ||= isNew;
     this.changed("accounts");
   }
 
   #rank() {
+    this.#isUnranked = false;
     const sorted = [...this.rows.values()].sort((a, b) => this.#collator.compare(a.name, b.name));
     sorted.forEach((row, rank) => {
       row.rank = rank;

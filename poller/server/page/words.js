@@ -31,7 +31,8 @@ export function sentence(words) {
 
 /** Why an address is silent. @param {string} cause */
 export function pauseCause(cause) {
-  return CAUSES[cause] ?? (cause ? cause.replaceAll("_", " ") : "no cause was given");
+  if (Object.hasOwn(CAUSES, cause)) return CAUSES[cause];
+  return cause ? cause.replaceAll("_", " ") : "no cause was given";
 }
 
 /**
