@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.page.browser import chromium
+from tests.page.browser import PATIENCE_S, chromium
 from tests.page.made_up import MadeUpFleet
 from tests.page.stand_in import StandIn
 
@@ -19,8 +19,11 @@ def browser() -> Iterator[Browser]:
     path = chromium()
     if path is None:
         pytest.skip("no Chromium on this machine; name one in POLLER_TEST_CHROMIUM")
+    expect.set_options(timeout=PATIENCE_S * 1000)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        started = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--font-render-hinting=none"]
+        )
         yield started
         started.close()
 

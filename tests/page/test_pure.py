@@ -19,6 +19,7 @@ pytestmark = pytest.mark.real_time
 
 Run = Callable[..., Any]
 THIN = "\u202f"
+DASH = "\u2013"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def run(browser: Browser) -> Iterator[Run]:
         ("amount", ["0.00000001"], "0.00000001"),
         ("amount", ["123"], "123"),
         ("amount", ["-1234"], f"-1{THIN}234"),
-        ("amount", [None], "–"),
+        ("amount", [None], DASH),
         ("count", [5000], f"5{THIN}000"),
         ("figure", [38.7], "38.7"),
         ("figure", [0.25], "0.25"),
@@ -61,7 +62,7 @@ def run(browser: Browser) -> Iterator[Run]:
         ("age", [120], "2 min"),
         ("age", [7200], "2 h"),
         ("age", [200_000], "2 d"),
-        ("age", [None], "–"),
+        ("age", [None], DASH),
         ("interval", [60], "60 s"),
         ("interval", [0.5], "0.5 s"),
         ("interval", [90], "90 s"),

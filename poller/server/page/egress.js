@@ -5,8 +5,9 @@ import { byId, el, keyed, setAttribute, setText, svg } from "./dom.js";
 import { count, countdown, figure, plural } from "./format.js";
 import { pauseCause } from "./words.js";
 
-const [TALL, LOW] = [84, 46]; // one address has more room than several
+const [TALL, LOW] = [132, 72]; // one address has more room than several
 const SECONDS = 120;
+const FIGURES = 134; // the width of the numbers beside the picture
 
 export class Egress {
   #store;
@@ -35,7 +36,7 @@ function make() {
   };
   const figures = {
     own: figureOf("own", "own"), foreign: figureOf("foreign", "foreign"), reported: figureOf("reported", "reported"),
-    allowed: figureOf("allowed", "allowed"),
+    allowed: figureOf("allowed", "allowed"), capacity: figureOf("capacity", "left by others"),
   };
   const shapes = {
     pauses: svg("g", { class: "pause-bands" }),
@@ -46,8 +47,10 @@ function make() {
   const picture = svg("svg", { class: "weights", role: "img" }, ...Object.values(shapes));
   const parts = { name: el("strong", {}), use: el("span", { class: "use" }), note: el("span", { class: "hint" }), pause: el("p", { class: "pause" }), stretch: el("p", { class: "stretch" }) };
   const element = el("div", { class: "egress-card" },
-    el("h3", {}, parts.name, " ", parts.note, parts.use), picture, parts.pause,
-    el("dl", { class: "egress-figures" }, ...Object.values(figures).map(({ element: part }) => part)), parts.stretch);
+    el("h3", {}, parts.name, " ", parts.note, parts.use),
+    el("div", { class: "egress-picture" }, picture,
+      el("dl", { class: "egress-figures" }, ...Object.values(figures).map(({ element: part }) => part))),
+    parts.pause, parts.stretch);
   return Object.assign(element, { figures, shapes, picture, parts });
 }
 
@@ -60,7 +63,9 @@ function fill(card, egress, height, clock) {
   setText(figures.own.value, count(egress.own));
   setText(figures.foreign.value, count(egress.foreign));
   setText(figures.reported.value, egress.reported === null ? "\u2013" : count(egress.reported));
-  setText(figures.allowed.value, egress.capacity < egress.allowed ? `${count(egress.capacity)} of ${count(egress.allowed)}` : count(egress.allowed));
+  setText(figures.allowed.value, count(egress.allowed));
+  setText(figures.capacity.value, count(egress.capacity));
+  figures.capacity.element.hidden = egress.capacity >= egress.allowed;
   const left_s = egress.pause_until && egress.pause_s > 0 ? clock.until_s(egress.pause_until) : 0;
   const isPaused = egress.pause_s > 0;
   parts.pause.hidden = !isPaused;
@@ -73,7 +78,7 @@ function fill(card, egress, height, clock) {
 }
 
 function draw({ shapes, picture }, egress, height) {
-  const width = picture.parentElement?.clientWidth || 300;
+  const width = Math.max(60, (picture.parentElement?.clientWidth ?? 300) - FIGURES);
   if (picture.dataset.drawn === `${width} ${height}` && picture.seconds === egress.seconds) return;
   picture.dataset.drawn = `${width} ${height}`;
   picture.seconds = egress.seconds;
