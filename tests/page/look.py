@@ -16,7 +16,7 @@ def main() -> None:
     fleet = desk()
     server = StandIn(fleet)
     server.start()
-    print(f"{server.url}/  (Ctrl-C ends it)")
+    print(f"{server.url}/  (Ctrl-C ends it)", flush=True)
     chance = random.Random(1)
     while True:
         time.sleep(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,16 @@ def test_the_document_has_nothing_inline() -> None:
     text = (PAGE / "index.html").read_text()
     assert not re.search(r"\sstyle=|\son\w+=|<style|javascript:", text)
     assert re.findall(r"<script(?![^>]*\bsrc=)", text) == []
+
+
+def test_it_can_be_looked_at_by_hand() -> None:
+    command = [sys.executable, "-m", "tests.page.look"]
+    with subprocess.Popen(command, cwd=PAGE.parents[2], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert re.match(r"http://127\.0\.0\.1:\d+/  ", process.stdout.readline())
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

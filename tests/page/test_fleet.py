@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -90,6 +92,21 @@ def test_a_link_shows_what_its_sender_saw(browser: Browser, serve: Serve) -> Non
         expect(page.get_by_role("columnheader", name="Value, BTC")).to_have_attribute(
             "aria-sort", "ascending"
         )
+
+
+def test_the_link_that_the_docs_show_means_what_they_say(browser: Browser, serve: Serve) -> None:
+    [link] = re.findall(
+        r"For example `(/[^`]+)`", (Path(__file__).parents[2] / "docs" / "page.md").read_text()
+    )
+    fleet = small()
+    fleet.put(
+        summary("newly", state="stale", age_s=200.0, labels={"desk": "mm"}),
+        summary("longer", state="stale", age_s=300.0, labels={"desk": "mm"}),
+    )
+    server = serve(fleet)
+    with opened(browser, server.url) as (page, _):
+        page.goto(server.url + link)
+        until(page, lambda: names(page) == ["longer", "newly"])
 
 
 def test_a_state_in_the_header_filters_and_lets_go(browser: Browser, serve: Serve) -> None:

@@ -43,7 +43,7 @@ export class Account {
 
   #build(name) {
     const parts = {
-      title: el("h1", { tabindex: -1 }, name), state: el("p", { class: "account-state" }), value: el("p", { class: "account-value" }),
+      title: el("h1", { tabindex: -1 }, name), state: el("p", { class: "account-state" }), value: el("span", {}), unit: el("small", {}),
       why: el("ul", { class: "why" }), facts: el("dl", { class: "facts" }), problem: el("p", { class: "empty", role: "status" }, "Loading"),
       polls: el("tbody", {}), history: /** @type {any} */ (null), balances: /** @type {any} */ (null),
     };
@@ -61,7 +61,7 @@ export class Account {
         panel("polls", "Last polls", el("div", { class: "scrolls", tabindex: 0, role: "group", "aria-labelledby": "polls-title" }, table))));
     byId("account").append(
       el("p", { class: "back" }, el("a", { href: "/", class: "to-fleet", "data-inside": true }, "\u2190 Fleet")),
-      el("header", { class: "account-head" }, parts.title, parts.state, parts.value), parts.problem, parts.whole);
+      el("header", { class: "account-head" }, parts.title, parts.state, el("p", { class: "account-value" }, parts.value, parts.unit)), parts.problem, parts.whole);
     this.#parts = parts;
     parts.title.focus({ preventScroll: true });
   }
@@ -112,7 +112,7 @@ export class Account {
     parts.state.replaceChildren(stateSign(summary.state), el("strong", {}, summary.state),
       el("span", {}, summary.reason || STATES[summary.state] || ""));
     fillAmount(parts.value, summary.total_btc);
-    parts.value.append(el("small", {}, summary.total_btc === null ? "value not known" : "BTC"));
+    setText(parts.unit, summary.total_btc === null ? "value not known" : "BTC");
     keyed(parts.why, why, (sentence) => sentence, (sentence) => el("li", {}, sentence), () => {});
     parts.balances.show(balances);
     keyed(parts.polls, polls, ({ at, outcome }) => `${at} ${outcome}`, makePoll, () => {});

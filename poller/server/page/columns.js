@@ -35,15 +35,13 @@ export function stateSign(state) {
   return svg("svg", { viewBox: "0 0 12 12", class: `sign is-${state}`, "aria-hidden": "true" }, forms[state] ?? forms.keyless);
 }
 
-/** An amount in two spans, so that points can stand below each other. @param {Element} cell */
+/** An amount in two spans, so that points can stand below each other. @param {any} cell */
 export function fillAmount(cell, text) {
-  if (text === null) {
-    cell.replaceChildren(el("span", { class: "whole unknown" }, "\u2013"), el("span", { class: "fraction" }));
-    cell.removeAttribute("title");
-    return;
-  }
-  const [whole, fraction] = amountParts(text);
-  cell.replaceChildren(el("span", { class: "whole" }, whole), el("span", { class: "fraction" }, fraction));
+  if (!cell.firstChild) cell.append(el("span", { class: "whole" }), el("span", { class: "fraction" }));
+  const [whole, fraction] = text === null ? ["\u2013", ""] : amountParts(text);
+  setText(cell.firstChild, whole);
+  setText(cell.firstChild.nextSibling, fraction);
+  cell.firstChild.classList.toggle("unknown", text === null);
   setAttribute(cell, "title", text);
 }
 
@@ -68,16 +66,23 @@ export function makeRow() {
 /** @param {any} element @param {import("./order.js").Row} row */
 export function fillRow(element, { name, summary, labels }) {
   const { cells } = element;
-  element.className = `row is-${summary.state}`;
-  setText(cells.word, summary.state);
-  cells.state.replaceChildren(stateSign(summary.state), cells.word);
+  // What scrolling changes most often is kept where it can be: making elements is what costs.
+  if (cells.word.textContent !== summary.state) {
+    element.className = `row is-${summary.state}`;
+    setText(cells.word, summary.state);
+    cells.state.replaceChildren(stateSign(summary.state), cells.word);
+  }
   setAttribute(cells.state, "title", summary.reason || (STATES[summary.state] ?? null));
   setText(cells.link, name);
   setAttribute(cells.link, "href", accountPath(name));
   setAttribute(cells.link, "title", name);
-  cells.labels.replaceChildren(...Object.entries(summary.labels).map(([key, value]) =>
-    el("span", { class: "label" }, el("span", { class: "label-key" }, key), " ", value)));
-  setAttribute(cells.labels, "title", labels.join(", ") || null);
+  const all = labels.join(", ");
+  if (cells.labels.dataset.all !== all) {
+    cells.labels.dataset.all = all;
+    cells.labels.replaceChildren(...Object.entries(summary.labels).map(([key, value]) =>
+      el("span", { class: "label" }, el("span", { class: "label-key" }, key), " ", value)));
+    setAttribute(cells.labels, "title", all || null);
+  }
   setText(cells.egress, summary.egress);
   setText(cells.lateness, short(summary.lateness_s));
   cells.lateness.classList.toggle("is-late", (summary.lateness_s ?? 0) > summary.interval_s);
