@@ -24,6 +24,7 @@ PollerError
 │   └── SinkBroken         nothing will be accepted until somebody repairs the sink's set-up
 ├── SinkNotOpened          a sink without which the daemon is not to start cannot be opened
 ├── EgressLocked           another process sends from this address
+├── ServerNotBound         the daemon's own HTTP server cannot listen
 └── OutboxError
     ├── OutboxLocked       another process owns this outbox
     ├── OutboxFull         no room on the disk; nothing was accepted, polls have to wait
@@ -287,6 +288,14 @@ class EgressLocked(PollerError):
     def __init__(self, message: str, *, pid: int | None) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class ServerNotBound(PollerError):
+    """The daemon's own HTTP server cannot listen on its address. ``address`` is that, as configured."""
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(f"server.listen: cannot listen on {address}: {why}")
+        self.address = address
 
 
 class OutboxError(PollerError):

@@ -111,6 +111,23 @@ class AccountDetail:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryPoint:
+    """One account, or one asset of it, at one time in the past.
+
+    Attributes:
+        at: when the balances were so.
+        total: of the asset that was asked for; ``None`` if none was, or the account did not hold it.
+        total_btc: value in BTC of the asset, or else of the account; ``None`` if that is not known.
+        sequence: of the snapshot that says so.
+    """
+
+    at: str
+    total: str | None
+    total_btc: str | None
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class WeightSeen:
     """One second of an address's weight window.
 

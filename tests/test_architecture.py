@@ -24,10 +24,10 @@ LAYERS = [
     {"sampling"},
     {"assembly"},
     {"parts"},
-    {"config", "egress", "observations", "server", "simulator", "testing"},
+    {"config", "egress", "observations", "simulator", "testing"},
     {"polling"},
     {"checking", "delivery", "discovery", "outcomes", "stretching", "timekeeping"},
-    {"acceptance", "asyncapi", "control", "explaining", "maintenance", "readiness"},
+    {"acceptance", "asyncapi", "control", "explaining", "maintenance", "readiness", "server"},
     {
         "addresses",
         "budget",
