@@ -19,6 +19,7 @@ from poller.errors import ConfigError, Problem
 from poller.exchange.signing import Credentials, KeyFormatError, Signer, hmac_signer, private_key_signer
 from poller.model import Account
 from poller.secrets import HIDDEN, Secret, SecretUnavailable, read_all, redact
+from poller.server.settings import token_fault
 from poller.sinks import SinkOptions
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class Secrets:
         masters: by the name of the ``discover`` entry.
         proxies: the URL by the name of the egress, of those that have one.
         sink_options: by the sink's name: what its class is made with.
+        server_token: what clients of the daemon's own server have to show; ``None`` if nothing.
         unavailable: whose secrets cannot be reached now, such as ``accounts.treasury``, ``egress.frankfurt``
             or ``sinks.bus``, and why. They are in none of the others. Without its proxy an egress must not be
             used at all: its accounts would be seen at another address.
@@ -48,6 +50,7 @@ class Secrets:
     proxies: Mapping[str, Secret]
     sink_options: Mapping[str, SinkOptions] = field(repr=False)
     masters: Mapping[str, Credentials] = field(default_factory=dict)
+    server_token: Secret | None = None
     unavailable: Mapping[str, Problem] = field(default_factory=dict)
 
     def obstacle(self, account: Account) -> Problem | None:
@@ -101,6 +104,7 @@ def read_again(config: Config, secrets: Secrets) -> Secrets:
         keys={name: one for name, one in config.keys.items() if f"accounts.{name}" in missing},
         sinks={name: one for name, one in config.sinks.items() if f"sinks.{name}" in missing},
         discover={name: one for name, one in config.discover.items() if f"discover.{name}" in missing},
+        server_token=config.server_token if "server.token" in missing else None,
     )
     reader = _Reader(_settings(part))
     for name, credentials in secrets.credentials.items():
@@ -115,6 +119,7 @@ def read_again(config: Config, secrets: Secrets) -> Secrets:
         _in_order(config.egress, secrets.proxies, found.proxies),
         _in_order(config.sinks, secrets.sink_options, found.sink_options),
         _in_order(config.discover, secrets.masters, found.masters),
+        secrets.server_token or found.server_token,
         _in_order(missing, {**found.unavailable, **wrong}),
     )
 
@@ -173,7 +178,7 @@ class _Reader:
             for name, sink in config.sinks.items()
             if (whole := self.sink_options(f"sinks.{name}", sink, config)) is not None
         }
-        return Secrets(credentials, proxies, options, masters, self.unavailable)
+        return Secrets(credentials, proxies, options, masters, self.server_token(config), self.unavailable)
 
     def _credentials(
         self, keys: Mapping[str, AccountKeys], owners: dict[Secret, SecretSetting]
@@ -205,6 +210,13 @@ class _Reader:
             elif not self._owned(url, egress.proxy, self.proxy_urls, "proxy"):
                 found[name] = url
         return found
+
+    def server_token(self, config: Config) -> Secret | None:
+        setting = config.server_token
+        token = self._secret(setting)
+        if setting is not None and token is not None and (fault := token_fault(token.reveal())):
+            self._add(setting, f"{setting.reference.shown} {fault}", "make one with: openssl rand -hex 32")
+        return token
 
     def sink_options(self, path: str, sink: SinkSettings, config: Config) -> SinkOptions | None:
         secrets = {key: self._secret(setting) for key, setting in sink.secrets.items()}
@@ -295,6 +307,8 @@ def _settings(config: Config) -> Iterator[SecretSetting]:
             yield egress.proxy
     for sink in config.sinks.values():
         yield from sink.secrets.values()
+    if config.server_token is not None:
+        yield config.server_token
 
 
 def _in_order(names: Iterable[str], *parts: Mapping[str, T]) -> dict[str, T]:

@@ -21,6 +21,7 @@ from poller.config.sections import (
     read_logging,
     read_outbox,
     read_reload,
+    read_server,
     read_shutdown,
 )
 from poller.config.settings import Config, ExchangeSettings, Place
@@ -37,6 +38,7 @@ KEYS: Final = (
     "include",
     "sinks",
     "outbox",
+    "server",
     "shutdown",
     "reload",
     "logging",
@@ -72,6 +74,7 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
     sinks = read_sinks(sections["sinks"], directory, findings)
     outbox = read_outbox(sections["outbox"], directory, findings)
     check_paths(sections["sinks"], sinks, outbox.path, findings)
+    server, server_token = read_server(source.root.entries.get("server"), directory, findings)
     shutdown = read_shutdown(sections["shutdown"], findings)
     logging = read_logging(sections["logging"], findings)
     fleet = _fleet(source, egress.keys(), problems)
@@ -93,6 +96,8 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
         key_policy=read_key_policy(source.root.entries.get("key_policy"), findings),
         discover=read_discover(sections["discover"], source, egress.keys()),
         sub_accounts=fleet.sub_accounts,
+        server=server,
+        server_token=server_token,
         places=dict(_places(source.root.entries, findings)) | fleet.places,
     )
 

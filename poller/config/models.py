@@ -17,6 +17,8 @@ from poller.units import parse_duration, parse_share, parse_size
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PATTERN = re.compile(r"[A-Za-z0-9_*?-]{1,64}")
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?")
+_LISTEN = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,252})|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 NAME_RULE: Final = "use 1 to 64 letters, digits, '_' and '-'"
 
 _VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f]+")
@@ -103,6 +105,41 @@ def _local_address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise Refusal(f"{text[:80]!r} is not an IP address", "write one of this machine's own") from None
+
+
+def listening(text: str) -> tuple[str, int]:
+    """Return the IP address and the port of a text such as ``127.0.0.1:8080`` or ``[::1]:8080``.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    found = _LISTEN.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) <= 65_535:
+        raise ValueError("no address with a port")
+    if found["v6"] is not None:
+        return str(ipaddress.IPv6Address(found["v6"])), int(found["port"])
+    return str(ipaddress.IPv4Address(found["v4"])), int(found["port"])
+
+
+def _listen(text: str) -> str:
+    try:
+        listening(text)
+    except ValueError:
+        raise Refusal(
+            f"{text[:80]!r} is not an IP address with a port",
+            'write one of this machine\'s, such as 127.0.0.1:8080 or "[::1]:8080"',
+        ) from None
+    return text
+
+
+def _host(text: str) -> str:
+    found = _HOST.fullmatch(text)
+    if found is None or int(found["port"] or 0) > 65_535:
+        raise Refusal(
+            f"{text[:80]!r} is not the name of a host",
+            "write it as browsers show it, such as poller.example.net or poller.example.net:8443",
+        )
+    return text.lower()
 
 
 def _off(value: object) -> object:
@@ -259,6 +296,14 @@ class OutboxSection(Section):
     retain: Annotated[float, _duration("0s", "365d")] = 86_400.0
     max_size: Annotated[int, _size("1MiB", "1000GiB")] = 1024**3
     when_full: WhenFull = "block"
+
+
+class ServerSection(Section):
+    """``server``."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+    token: Reference | None = None
+    hosts: list[Annotated[str, AfterValidator(_host)]] = []
 
 
 class ShutdownSection(Section):

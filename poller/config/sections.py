@@ -17,9 +17,11 @@ from poller.config.models import (
     LoggingSection,
     OutboxSection,
     ReloadSection,
+    ServerSection,
     ShutdownSection,
     is_loopback,
     is_name,
+    listening,
 )
 from poller.config.settings import (
     BudgetSettings,
@@ -31,6 +33,7 @@ from poller.config.settings import (
     SecretSetting,
     ShutdownSettings,
 )
+from poller.server.settings import ServerSettings
 
 # The exchange itself may work on an answer for 10 s; a shorter time-out only makes the weight be spent twice.
 LEAST_TIMEOUT_S: Final = 12.0
@@ -148,6 +151,30 @@ def read_outbox(node: Node, directory: Path, findings: Findings) -> OutboxSettin
         max_size_bytes=section.max_size,
         when_full=section.when_full,
     )
+
+
+def read_server(
+    node: Node | None, directory: Path, findings: Findings
+) -> tuple[ServerSettings | None, SecretSetting | None]:
+    """Return how to serve what there is to see, and where the token is kept; ``None`` is a file without the section."""
+    if node is None or (node.value is None and not node.refused):
+        return None, None  # without anything in it a section is as good as none
+    section = findings.check(ServerSection, node, "server")
+    if section is None:
+        return None, None
+    host, port = listening(section.listen)
+    settings = ServerSettings(host, port, tuple(section.hosts))
+    if section.token is None:
+        if not settings.is_loopback:
+            findings.add(
+                node.entries["listen"],
+                "server.listen",
+                f"{section.listen!r} can be reached from other machines, and there is no 'token'",
+                "add token: env:NAME, or listen on 127.0.0.1",
+            )
+        return settings, None
+    token = SecretSetting(section.token, directory, "server.token", findings.place(node.entries["token"]))
+    return settings, token
 
 
 def read_shutdown(node: Node, findings: Findings) -> ShutdownSettings:

@@ -15,6 +15,7 @@ from poller.delivery import DeliverySettings
 from poller.model import Account
 from poller.outbox import WhenFull
 from poller.secrets import Secret, SecretReference
+from poller.server.settings import ServerSettings
 from poller.sinks import Sink
 
 
@@ -198,6 +199,8 @@ class Config:
         discover: master accounts, by name.
         sub_accounts: e-mails of those accounts that say which sub-account they are, by the account's name.
         key_policy: what follows from keys that can do more than read; see ``poller.checking.KeyWatch``.
+        server: the daemon's own HTTP server; ``None`` if there is to be none.
+        server_token: what its clients have to show; ``None`` if nothing.
         places: where each key stands, by its dotted path; see ``place``.
     """
 
@@ -216,6 +219,8 @@ class Config:
     key_policy: KeyPolicy = "warn"
     discover: Mapping[str, DiscoverSettings] = field(default_factory=dict)
     sub_accounts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    server: ServerSettings | None = None
+    server_token: SecretSetting | None = None
     places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     def place(self, key: str) -> Place:

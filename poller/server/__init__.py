@@ -1,11 +1,4 @@
-"""The daemon's own HTTP server, read-only: the page, the API, the metrics and the health of the daemon.
+"""The daemon's own HTTP server, read-only: the page, the API, the metrics and whether the daemon is well.
 
-Everything it shows comes from a ``poller.overview.Overview``.
+``serving.Server`` is all of it. What it shows comes from a ``poller.overview.Overview``.
 """
-
-from __future__ import annotations
-
-from poller.server.serving import Address, Server
-from poller.server.settings import ServerSettings
-
-__all__ = ["Address", "Server", "ServerSettings"]

@@ -267,6 +267,29 @@ def test_what_is_no_url_of_a_proxy_is_refused_and_not_shown(
     ]
 
 
+def test_the_servers_token_is_read(loaded: Loaded, keep: Keep) -> None:
+    keep("token", "t" * 32 + "\n")
+    assert read_secrets(loaded(A + "server: {token: file:token}")).server_token == Secret("t" * 32)
+    assert read_secrets(loaded(A + "server: {}")).server_token is None
+
+
+@pytest.mark.parametrize(
+    ("token", "fault"),
+    [
+        ("t" * 31, "has 31 characters, fewer than 32"),
+        ("t" * 257, "has 257 characters, more than 256"),
+        ("with blanks " * 4, "has characters that a header cannot carry"),
+    ],
+)
+def test_a_token_that_protects_nothing_is_refused_with_a_command_that_makes_one(
+    token: str, fault: str, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T", token)
+    assert refused(loaded(A + "server: {token: env:T}")) == [
+        f"accounts.yaml:2: server.token: env:T {fault}; make one with: openssl rand -hex 32"
+    ]
+
+
 def test_one_proxy_for_two_addresses_is_refused(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P", "http://u:proxy-password@h:1")
     monkeypatch.setenv("Q", "http://u:proxy-password@h:1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,16 @@ from poller.config.models import (
     OutboxSection,
     ReloadSection,
     Section,
+    ServerSection,
     ShutdownSection,
     SinkSection,
 )
 from poller.delivery import DeliverySettings
+from poller.secrets import Secret
+from poller.server.settings import ServerSettings
 from poller.sinks import installed  # as it is, before the fixtures of these tests replace it
 
+TOKEN = "made-up-" * 5
 EXAMPLE = Path(__file__).parents[2] / "accounts.example.yaml"
 SINK_PAGES = EXAMPLE.parent / "docs" / "sinks"
 
@@ -74,6 +79,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setenv("WEBHOOK_URL", "https://example.com/hooks/T0ken")
     for name in ("WEBHOOK_SECRET", "WEBHOOK_PREVIOUS_SECRET"):
         monkeypatch.setenv(name, "whsec_" + 10 * "made")
+    monkeypatch.setenv("POLLER_TOKEN", TOKEN)
     monkeypatch.setenv("FRANKFURT_PROXY", "http://user:password@proxy.example:3128")
     return load(tmp_path / "accounts.yaml")
 
@@ -99,6 +105,7 @@ def test_the_example_loads_with_its_secrets(example: Config) -> None:
     assert list(secrets.masters) == ["main"]
     assert list(secrets.proxies) == ["frankfurt"]
     assert list(secrets.sink_options) == ["history", "audit", "hook", "console"]
+    assert secrets.server_token == Secret(TOKEN)
 
 
 def test_where_the_example_can_show_a_default_it_does(example: Config) -> None:
@@ -112,6 +119,7 @@ def test_where_the_example_can_show_a_default_it_does(example: Config) -> None:
     assert example.shutdown == ShutdownSettings()
     assert example.reload == ReloadSettings()
     assert example.logging == LoggingSettings()
+    assert example.server == replace(ServerSettings(), hosts=("poller.example.net",))
     assert example.sinks["history"].delivery == DeliverySettings()
     shown = {key: node.plain() for key, node in document()["defaults"].entries.items()}
     assert DefaultsSection.model_validate(shown) == DefaultsSection()
@@ -128,6 +136,7 @@ def test_the_example_has_every_section() -> None:
         ("budget", BudgetSection),
         ("defaults", DefaultsSection),
         ("outbox", OutboxSection),
+        ("server", ServerSection),
         ("shutdown", ShutdownSection),
         ("reload", ReloadSection),
         ("logging", LoggingSection),

@@ -22,6 +22,7 @@ from poller.delivery import DeliverySettings
 from poller.errors import ConfigError
 from poller.model import Account
 from poller.secrets import SecretReference
+from poller.server.settings import ServerSettings
 
 Loaded = Callable[..., Config]
 Problems = Callable[..., list[str]]
@@ -206,10 +207,42 @@ def test_an_address_can_be_shared_with_other_pollers(loaded: Loaded) -> None:
     assert {name: egress.shared for name, egress in config.egress.items()} == {"default": True, "nat": False}
 
 
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [
+        ("{}", ServerSettings("127.0.0.1", 8080)),
+        ("{listen: 127.0.0.1:9000}", ServerSettings("127.0.0.1", 9000)),
+        ('{listen: "[::1]:8080"}', ServerSettings("::1", 8080)),
+        ("{listen: 0.0.0.0:80, token: env:T}", ServerSettings("0.0.0.0", 80)),
+        (
+            "{hosts: [Poller.Example.net, 'a.example:8443', '[::5]:1', localhost]}",
+            ServerSettings(hosts=("poller.example.net", "a.example:8443", "[::5]:1", "localhost")),
+        ),
+    ],
+)
+def test_a_server_listens_on_this_machine_unless_it_says_otherwise(
+    section: str, settings: ServerSettings, loaded: Loaded
+) -> None:
+    assert loaded(f"{A}server: {section}").server == settings
+
+
+def test_the_server_names_its_token_and_without_the_section_there_is_no_server(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    config = loaded(f"server:\n  token: file:token\n{A}")
+    place = Place("accounts.yaml", 2)
+    assert config.server_token == SecretSetting(
+        SecretReference("file", "token"), tmp_path, "server.token", place
+    )
+    for text in (A, f"{A}server:\n"):
+        config = loaded(text)
+        assert (config.server, config.server_token) == (None, None)
+
+
 def test_empty_sections_are_as_good_as_none(loaded: Loaded) -> None:
     config = loaded(
         A
-        + "exchange:\nbudget:\negress:\n  default:\ndefaults:\ninclude:\nsinks:\noutbox:\nshutdown:\nlogging:\n"
+        + "exchange:\nbudget:\negress:\n  default:\ndefaults:\ninclude:\nsinks:\noutbox:\nserver:\nshutdown:\nlogging:\n"
     )
     assert config.exchange == ExchangeSettings()
     assert config.egress == {"default": EgressSettings()}
@@ -236,8 +269,8 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
     [
         # keys
         ("acounts: {}", "1: acounts: unknown key 'acounts', did you mean 'accounts'?"),
-        ("server: {listen: 1}", ("1: server: unknown key 'server'; known here: accounts, budget, defaults, discover, egress,"
-         " exchange, include, key_policy, logging, outbox, reload, shutdown, sinks")),
+        ("metrics: {listen: 1}", ("1: metrics: unknown key 'metrics'; known here: accounts, budget, defaults, discover, egress,"
+         " exchange, include, key_policy, logging, outbox, reload, server, shutdown, sinks")),
         ("exchange: {recv_windw: 10s}", "1: exchange.recv_windw: unknown key 'recv_windw', did you mean 'recv_window'?"),
         ("shutdown: {x: 1}", "1: shutdown.x: unknown key 'x'; known here: drain"),
         ("shutdown:\n  drain: 1s\n  drain: 2s", "3: shutdown.drain: this key stands on line 2 already; remove one of the two"),
@@ -327,6 +360,24 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
          " write at most 128 characters, none of them a control character")),
         (f"defaults: {{egress: {KEY}}}", "1: defaults.egress: there is no egress '...'; known here: default"),
         (f"outbox: {{when_full: x{KEY}}}", "1: outbox.when_full: ... does not fit; write 'block', 'drop_oldest' or 'conflate'"),
+        # server
+        ("server: {listen: 8080}", "1: server.listen: YAML takes 8080 for a number; put it into quotes"),
+        *(
+            (f"server: {{listen: '{wrong}'}}", (f"1: server.listen: '{wrong}' is not an IP address with a port;"
+             ' write one of this machine\'s, such as 127.0.0.1:8080 or "[::1]:8080"'))
+            for wrong in ("localhost:8080", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "1.2.3:80", "[::g]:80",
+                          "::1:8080", "http://127.0.0.1:8080", "")
+        ),
+        ("server: {listen: 0.0.0.0:8080}", ("1: server.listen: '0.0.0.0:8080' can be reached from other machines,"
+         " and there is no 'token'; add token: env:NAME, or listen on 127.0.0.1")),
+        (f"server: {{token: {KEY}}}", f"1: server.token: {LITERAL}"),
+        *(
+            (f"server: {{hosts: ['{wrong}']}}", (f"1: server.hosts[0]: '{wrong}' is not the name of a host;"
+             " write it as browsers show it, such as poller.example.net or poller.example.net:8443"))
+            for wrong in ("https://a.example", "a.example/", "*.example", "a b", "a.example:99999", "-a", "")
+        ),
+        ("server: {hosts: a.example}", "1: server.hosts: a.example does not fit; write a list, such as [a, b]"),
+        ("server: {port: 8080}", "1: server.port: unknown key 'port'; known here: hosts, listen, token"),
         # include
         ("include: fleet.d/*.yaml", "1: include: this is no list; write it as [fleet.d/*.yaml]"),
         ("include: [7]", "1: include[0]: this is no path; write one such as fleet.d/*.yaml"),
@@ -460,7 +511,7 @@ def test_an_included_file_holds_accounts_and_their_defaults_and_nothing_else(pro
     found = problems(
         f"{A}include: [f.yaml, g.yaml, sub]",
         **{
-            "f.yaml": "include: [g.yaml]\noutbox: {}\nacounts: {}\nserver: {}\ndefaults: {egress: x}",
+            "f.yaml": "include: [g.yaml]\noutbox: {}\nacounts: {}\nmetrics: {}\ndefaults: {egress: x}",
             "g.yaml": "- 1",
             "sub/x": "",
         },
@@ -469,7 +520,7 @@ def test_an_included_file_holds_accounts_and_their_defaults_and_nothing_else(pro
         "f.yaml:1: include: 'include' cannot stand in an included file; move it to the main file",
         "f.yaml:2: outbox: 'outbox' cannot stand in an included file; move it to the main file",
         "f.yaml:3: acounts: unknown key 'acounts', did you mean 'accounts'?",
-        "f.yaml:4: server: unknown key 'server'; known here: accounts, defaults",
+        "f.yaml:4: metrics: unknown key 'metrics'; known here: accounts, defaults",
         "f.yaml:5: defaults.egress: there is no egress 'x'; known here: default",
         "g.yaml:1: a list where a mapping belongs; write it as 'key: value' lines",
         "sub: cannot be read: Is a directory",

@@ -14,7 +14,8 @@ import pytest
 from poller.clock import SystemClock
 from poller.metrics import Metrics
 from poller.secrets import Secret
-from poller.server import Server, ServerSettings
+from poller.server.serving import Server
+from poller.server.settings import ServerSettings
 from poller.testing.overview import InMemoryOverview, account_summary, balance_seen
 
 TOKEN = "a-token-that-is-made-up-for-tests-0123456789"

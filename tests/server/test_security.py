@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from poller.errors import ConfigError
 from poller.metrics import Metrics
 from poller.secrets import Secret
-from poller.server import Server, ServerSettings
 from poller.server.security import HEADERS, Access, Gate, Head, known_names
+from poller.server.serving import Server
 from poller.server.sessions import LIFE_S, MOST_PEERS, MOST_SESSIONS, MOST_TRIES, Sessions, Tries
-from poller.server.settings import token_fault
+from poller.server.settings import ServerSettings, token_fault
 from poller.testing.overview import InMemoryOverview
 from poller.testing.virtual_time import VirtualClock
 from tests.server.conftest import DATA, TOKEN, Answer, Client
