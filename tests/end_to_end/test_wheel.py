@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -43,6 +44,8 @@ def test_the_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     [wheel] = (tmp_path / "dist").glob("poller-*.whl")
+    page = {f"poller/server/page/{file.name}" for file in (ROOT / "poller/server/page").iterdir()}
+    assert {"poller/server/page/index.html"} <= page <= set(ZipFile(wheel).namelist())
     call(sys.executable, "-m", "venv", tmp_path / "clean", cwd=tmp_path)
     python = tmp_path / "clean" / "bin" / "python"
     call(python, *pip, "install", "--require-hashes", "-r", ROOT / "requirements" / "run.txt", cwd=tmp_path)
@@ -66,3 +69,5 @@ def test_the_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
     with simulating(tmp_path / "trial", "--accounts", "6"):
         table = call(poller, "once", "-c", tmp_path / "trial" / "accounts.yaml", cwd=tmp_path)
     assert "6 of 6 accounts" in table
+    read = "from poller.server.page import read_page; print(*sorted(read_page()))"
+    assert call(python, "-c", read, cwd=tmp_path).split() == sorted(name.rpartition("/")[2] for name in page)

@@ -70,17 +70,17 @@ async def test_who_has_the_token_sees_the_checks(serve: Serve, overview: InMemor
 async def test_metrics_come_in_both_formats(serve: Serve, overview: InMemoryOverview) -> None:
     metrics = Metrics()
     metrics.polls.labels("default", "ok").inc(7)
+    parse: Callable[[str], Iterable[Metric]] = families
+    parse_opened: Callable[[str], Iterable[Metric]] = open_families
     client = await serve(overview, metrics=metrics)
     plain = await client.get("/metrics")
     assert plain.headers["Content-Type"].startswith("text/plain")
-    found = {
-        sample.name: sample.value for family in families(plain.body.decode()) for sample in family.samples
-    }
+    found = {sample.name: sample.value for family in parse(plain.body.decode()) for sample in family.samples}
     assert found["poller_polls_total"] == 7
     opened = await client.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert opened.headers["Content-Type"].startswith("application/openmetrics-text")
     assert opened.body.endswith(b"# EOF\n")
-    assert any(family.name == "poller_polls" for family in open_families(opened.body.decode()))
+    assert any(family.name == "poller_polls" for family in parse_opened(opened.body.decode()))
 
 
 class Held:
