@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,6 +10,7 @@ import orjson
 from aiohttp import web
 
 from poller.server.security import HEADERS
+from poller.server.worker import Worker
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -68,7 +68,7 @@ def accepts_html(request: web.BaseRequest) -> bool:
     return "text/html" in request.headers.get("Accept", "")
 
 
-async def compressed(request: web.BaseRequest, response: web.Response) -> web.Response:
+async def compressed(request: web.BaseRequest, response: web.Response, worker: Worker) -> web.Response:
     """Compress an answer if it is worth it and the client takes it."""
     body = response.body
     if not isinstance(body, bytes) or len(body) <= _COMPRESSED_FROM_BYTES:
@@ -79,7 +79,7 @@ async def compressed(request: web.BaseRequest, response: web.Response) -> web.Re
     if len(body) < _IN_A_THREAD_FROM_BYTES:
         response.body = squeeze(body)
     else:
-        response.body = await asyncio.to_thread(squeeze, body)
+        response.body = await worker.run(squeeze, body)
     response.headers["Content-Encoding"] = "gzip"
     return response
 

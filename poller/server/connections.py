@@ -84,6 +84,9 @@ class Connections(web.Server):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * self.settings.closing_s):
                 await self.shutdown(self.settings.closing_s)
+
+    def abort(self) -> None:
+        """Tear every connection down."""
         for connection in list(self._open):
             connection.abort()
 
@@ -103,6 +106,7 @@ class Connection(web.RequestHandler):
             max_line_size=MOST_HEADER_BYTES,
             max_field_size=MOST_HEADER_BYTES,
             lingering_time=_LINGERING_S,
+            auto_decompress=False,  # a form is a kibibyte, not what comes out of one
         )
         self._server = server
         self._wire: asyncio.Transport | None = None

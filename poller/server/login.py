@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from typing import Final
 from urllib.parse import parse_qs
@@ -13,7 +14,9 @@ from poller.clock import Clock
 from poller.server.answers import HTML, Refused, accepts_html, respond
 from poller.server.connections import MOST_BODY_BYTES
 from poller.server.security import COOKIE, HEADERS, Gate
-from poller.server.sessions import LIFE_S, Sessions, Tries
+from poller.server.sessions import LIFE_S, MOST_TRIES, Sessions, Tries
+
+logger = logging.getLogger(__name__)
 
 _FORM_TYPE: Final = "application/x-www-form-urlencoded"
 # Under "no-referrer" browsers send "Origin: null" with a form, and we could not tell ours from others.
@@ -60,6 +63,8 @@ class Login:
             raise Refused(429, "too many wrong tokens; wait a minute", Retry_After=str(math.ceil(wait_s)))
         if not self._gate.is_token(token):
             self._tries.failed(peer, now_s)
+            if self._tries.wait_s(peer, now_s):
+                logger.warning("somebody tries wrong tokens", extra={"peer": peer, "tries": MOST_TRIES})
             if accepts_html(request):
                 return _form("<p>This is not the token.</p>\n", status=401)
             raise Refused(401, "this is not the token")
@@ -92,6 +97,8 @@ async def _token(request: web.BaseRequest, at_most_s: float) -> str:
             body = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise Refused(413, f"a form has at most {MOST_BODY_BYTES} bytes") from None
+    except web.RequestPayloadError:
+        raise Refused(400, "this is no form") from None
     except TimeoutError:
         raise Refused(408, "the form did not come in time") from None
     try:

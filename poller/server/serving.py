@@ -25,10 +25,12 @@ from poller.server.routes import ReadBalances, ReadHistory, Routes
 from poller.server.security import COOKIE, HEADERS, LOGIN, Access, Gate, Head, known_names
 from poller.server.sessions import Sessions
 from poller.server.settings import ServerSettings, host_and_port, token_fault
+from poller.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 _READING: Final = frozenset({"GET", "HEAD"})
+_VERSIONS: Final = frozenset({(1, 0), (1, 1)})
 _REMEDIES: Final = {
     errno.EADDRINUSE: "it is in use; stop what listens there, or write another port",
     errno.EADDRNOTAVAIL: "it is none of this machine's; write one that is, such as 127.0.0.1:8080",
@@ -99,12 +101,14 @@ class Server:
         self._token = token
         self._sessions = Sessions()
         self.hub = Hub(overview, settings)
-        self.exposition = Exposition(metrics.registry)
+        self._worker = Worker()
+        self.exposition = Exposition(metrics.registry, self._worker)
         self._routes = Routes(
             overview,
             self.exposition,
             self.hub,
             settings,
+            self._worker,
             history=history,
             balances=balances,
             is_alive=is_alive,
@@ -143,10 +147,14 @@ class Server:
         self._listening.close()
         self.hub.close()
         self._telling.cancel()
-        await asyncio.gather(self._telling, return_exceptions=True)
-        await self.connections.close()
-        await self.exposition.close()
-        self._listening = None
+        try:
+            await asyncio.gather(self._telling, return_exceptions=True)
+            await self.connections.close()
+            await self.exposition.close(at_most_s=self._settings.closing_s)
+        finally:
+            self.connections.abort()
+            self._worker.close()
+            self._listening = None
 
     @property
     def address(self) -> Address:
@@ -165,7 +173,7 @@ class Server:
             except Refused as refused:
                 response = refusal(refused.status, str(refused), refused.headers)
             if isinstance(response, web.Response):
-                response = await compressed(request, response)
+                response = await compressed(request, response, self._worker)
             # Here and not in aiohttp, which would wait without end for a client that does not read.
             async with asyncio.timeout(self._settings.answer_s):
                 await response.prepare(request)
@@ -184,6 +192,9 @@ class Server:
         return response
 
     async def _answer(self, request: web.BaseRequest, connection: Connection) -> web.StreamResponse:
+        if request.version not in _VERSIONS:
+            # A parser takes a first line that makes no sense for one of 1991.
+            raise Refused(505, "HTTP/1.1 is spoken here")
         access = self._gate.decide(_head(request))
         if access is Access.NO_TOKEN and _is_page(request.path) and accepts_html(request):
             return web.Response(status=303, headers={**HEADERS, "Location": LOGIN})

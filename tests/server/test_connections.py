@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import resource
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +23,8 @@ from tests.server.conftest import DATA, TOKEN, Answer, Client, read_answer, serv
 pytestmark = pytest.mark.real_time
 
 Serve = Callable[..., Awaitable[Client]]
+# All that this server ever answers; 500 is not among them.
+STATUSES = (200, 303, 304, 400, 401, 403, 404, 405, 408, 413, 415, 421, 429, 431, 505)
 
 
 @contextmanager
@@ -348,3 +353,68 @@ async def test_pipelined_requests_are_answered_in_order(serve: Serve, overview: 
     assert [answer[:3] for answer in answers] == [b"200", b"404", b"200"]
     assert read_answer(b"HTTP/1.1 " + answers[2]).body == b"ok"
     hang_up(writer)
+
+
+# ---- whatever is sent
+
+
+def requests(host: str) -> list[bytes]:
+    """Requests that are good, to be spoiled."""
+    lines = f"Host: {host}\r\n"
+    form = "Content-Type: application/x-www-form-urlencoded\r\n"
+    return [
+        text.encode()
+        for text in (
+            f"GET /api/accounts?sort=-value&limit=5&label=desk=mm HTTP/1.1\r\n{lines}\r\n",
+            f"GET /api/accounts/{DATA}/history?asset=BTC&since_s=60 HTTP/1.1\r\n{lines}Accept-Encoding: gzip\r\n\r\n",
+            f'HEAD /static/index.html HTTP/1.1\r\n{lines}If-None-Match: "x"\r\n\r\n',
+            f"GET /livez HTTP/1.1\r\n{lines}Cookie: poller_session=abc; a=b\r\nOrigin: http://{host}\r\n\r\n",
+            f"GET /metrics HTTP/1.1\r\n{lines}Accept: application/openmetrics-text; version=1.0.0; q=0.5\r\n\r\n",
+            f"GET /api/happenings?after=1 HTTP/1.1\r\n{lines}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            f"POST /login HTTP/1.1\r\n{lines}{form}Content-Length: 8\r\n\r\ntoken=xy",
+            f"POST /login HTTP/1.1\r\n{lines}{form}Transfer-Encoding: chunked\r\n\r\n8\r\ntoken=xy\r\n0\r\n\r\n",
+            f"CONNECT {host} HTTP/1.1\r\n{lines}\r\n",
+        )
+    ]
+
+
+SCRAPS = [b"\r\n", b"\n", b"\0", b" ", b":", b"%", b"%00", b"%ff", b"../", b"\xff", "\u2028".encode(), b";", b'"', b"=", b"&", b"?",
+          b"#", b"9" * 30, b"Host: evil\r\n", b"Expect: 100-continue\r\n", b"Content-Length: 5\r\n", b"HTTP/1.0", b"<script>",
+          b"Content-Encoding: gzip\r\n", b"Transfer-Encoding: chunked\r\n", b"q=0", b"[", b"]", b"@", b"\t"]  # fmt: skip
+
+
+def spoiled(request: bytes, dice: random.Random) -> bytes:
+    for _ in range(dice.randint(1, 4)):
+        at, length = dice.randrange(len(request)), dice.choice((0, 0, 1, 3, 9))
+        request = request[:at] + dice.choice((*SCRAPS, b"")) + request[at + length :]
+    return request
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+async def test_whatever_is_sent_is_answered_or_closed_and_no_failure_of_ours(
+    serve: Serve, overview: InMemoryOverview, token: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ServerSettings(listen_port=0, header_s=0.05, keep_alive_s=0.05)
+    client = await serve(overview, token=token, settings=settings)
+    dice = random.Random(20_260_101)
+    good = requests(client.host)
+    statuses: Counter[bytes] = Counter()
+
+    async def send(request: bytes) -> None:
+        reader, writer = await client.connect()
+        writer.write(request)
+        told = await ended(reader)
+        statuses[told[9:12]] += 1
+        assert told == b"" or told.startswith(b"HTTP/"), (request, told)
+        assert b"<script>" not in told, (request, told)
+        if token is not None:
+            assert DATA.encode() not in told.replace(request, b""), (request, told)
+            assert b"poller_polls" not in told, (request, told)
+        hang_up(writer)
+
+    for _ in range(40):
+        await asyncio.gather(*(send(spoiled(dice.choice(good), dice)) for _ in range(20)))
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert statuses.keys() <= {b"", *(b"%d" % status for status in STATUSES)}
+    assert len(statuses) >= 5
+    assert (await client.get("/livez")).body == b"ok"

@@ -292,13 +292,15 @@ async def test_the_longest_token_fits_the_form_however_it_is_encoded(
 
 @pytest.mark.real_time
 async def test_after_ten_wrong_tokens_not_even_the_right_one_is_looked_at(
-    serve: Serve, overview: InMemoryOverview
+    serve: Serve, overview: InMemoryOverview, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Client = await serve(overview, token=TOKEN)
     for _ in range(10):
+        assert not caplog.records
         assert (await client.ask("POST", "/login", headers=FORM, body=form("wrong"))).status == 401
     answer = await client.ask("POST", "/login", headers=FORM, body=form(TOKEN))
     assert answer.status == 429
+    assert [record.getMessage() for record in caplog.records] == ["somebody tries wrong tokens"]
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert "Set-Cookie" not in answer.headers
 
