@@ -140,6 +140,9 @@ class Connection(web.RequestHandler):
         if self._request_count > self._seen:
             self._seen = self._request_count
             self._header_bytes = 0
+            if not self._is_served:
+                # Or a deadline that is over now would tear down who has just kept it.
+                self._wait(self._server.settings.header_s)
         elif not self._is_served:
             if self._header_bytes == 0 and self._seen:
                 self._wait(self._server.settings.header_s)

@@ -17,7 +17,7 @@ from poller.metrics import Metrics
 from poller.overview import Overview
 from poller.secrets import Secret
 from poller.server.answers import Refused, accepts_html, compressed, refusal
-from poller.server.connections import Connection, Connections
+from poller.server.connections import MOST_HEADER_BYTES, Connection, Connections
 from poller.server.events import Hub
 from poller.server.exposition import Exposition
 from poller.server.login import Login
@@ -181,7 +181,9 @@ class Server:
         except (TimeoutError, ConnectionError):
             response = _cut_off(connection)
         except Exception:
-            logger.exception("a request could not be answered", extra={"path": request.path[:200]})
+            logger.exception(
+                "a request could not be answered", extra={"path": request.rel_url.raw_path[:200]}
+            )
             if request.writer.output_size:
                 response = _cut_off(connection)
             else:
@@ -202,7 +204,7 @@ class Server:
             status, text = _REFUSALS[access]
             wanted = {"WWW-Authenticate": "Bearer"} if access is Access.NO_TOKEN else {}
             return refusal(status, text, wanted)
-        if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > 8 * 1024:
+        if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > MOST_HEADER_BYTES:
             raise Refused(431, "the headers are too long")
         if request.path == LOGIN and request.method == "POST":
             # Not begun yet: whoever keeps us waiting for a form is as any other that waits.

@@ -161,7 +161,7 @@ async def test_whoever_sends_a_byte_now_and_then_gets_no_more_time(
 async def test_a_connection_stays_for_a_next_request_and_not_without_end(
     serve: Serve, overview: InMemoryOverview
 ) -> None:
-    client = await serve(overview, settings=ServerSettings(listen_port=0, keep_alive_s=0.3))
+    client = await serve(overview, settings=ServerSettings(listen_port=0, keep_alive_s=1.0))
     reader, writer = await client.connect()
     request = f"GET /livez HTTP/1.1\r\nHost: {client.host}\r\n\r\n".encode()
     for _ in range(3):
@@ -176,7 +176,7 @@ async def test_a_connection_stays_for_a_next_request_and_not_without_end(
 async def test_the_second_request_may_not_come_slower_than_the_first(
     serve: Serve, overview: InMemoryOverview
 ) -> None:
-    client = await serve(overview, settings=ServerSettings(listen_port=0, header_s=0.1, keep_alive_s=1_000))
+    client = await serve(overview, settings=ServerSettings(listen_port=0, header_s=0.5, keep_alive_s=1_000))
     reader, writer = await silent(client, f"GET /livez HTTP/1.1\r\nHost: {client.host}\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\nok")
     writer.write(b"GET /livez HTT")
@@ -231,11 +231,10 @@ async def test_headers_are_bounded_in_all_whether_they_come_at_once_or_not(
     assert (answer.status, answer.json()) == (431, {"error": "the headers are too long"})
     reader, writer = await client.connect()
     writer.write(f"GET /livez HTTP/1.1\r\nHost: {client.host}\r\n".encode())
-    for name, value in long.items():
+    for name, value in [*long.items(), *long.items()]:
         writer.write(f"{name}: {value}\r\n".encode())
         await asyncio.sleep(0)
-    told = await ended(reader)
-    assert b"ok" not in told
+    assert await ended(reader) == b""
     hang_up(writer)
 
 
@@ -394,7 +393,7 @@ def spoiled(request: bytes, dice: random.Random) -> bytes:
 async def test_whatever_is_sent_is_answered_or_closed_and_no_failure_of_ours(
     serve: Serve, overview: InMemoryOverview, token: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = ServerSettings(listen_port=0, header_s=0.05, keep_alive_s=0.05)
+    settings = ServerSettings(listen_port=0, header_s=0.2, keep_alive_s=0.2)
     client = await serve(overview, token=token, settings=settings)
     dice = random.Random(20_260_101)
     good = requests(client.host)
@@ -417,4 +416,4 @@ async def test_whatever_is_sent_is_answered_or_closed_and_no_failure_of_ours(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert statuses.keys() <= {b"", *(b"%d" % status for status in STATUSES)}
     assert len(statuses) >= 5
-    assert (await client.get("/livez")).body == b"ok"
+    await until(lambda: len(client.server.connections) == 0)
