@@ -94,6 +94,16 @@ class BalanceSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryPoint:
+    """What an account held at one moment: of one asset, or altogether."""
+
+    at: str
+    total: str | None
+    total_btc: str | None
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class AccountDetail:
     """One account, whole.
 

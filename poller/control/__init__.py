@@ -7,8 +7,19 @@ daemon runs, a command does the same verbs on the file itself.
 """
 
 from poller.control.client import NobodyThere, Refused, ask
+from poller.control.fleet_verbs import balances_verbs, fleet_verbs
 from poller.control.server import Serving
 from poller.control.verbs import Verb, outbox_verbs
 from poller.control.wire import socket_path
 
-__all__ = ["NobodyThere", "Refused", "Serving", "Verb", "ask", "outbox_verbs", "socket_path"]
+__all__ = [
+    "NobodyThere",
+    "Refused",
+    "Serving",
+    "Verb",
+    "ask",
+    "balances_verbs",
+    "fleet_verbs",
+    "outbox_verbs",
+    "socket_path",
+]
