@@ -26,6 +26,7 @@ from poller.commands.command_line import (
     exit_with,
     reports_errors,
 )
+from poller.commands.fleet import balances, explain, status
 from poller.commands.outbox import outbox
 from poller.commands.reload import reload
 
@@ -44,6 +45,9 @@ def main() -> None:
                     poller plan        does the fleet fit the budget?
                     poller once        what does the fleet hold now?
                     poller run         the daemon
+    It runs?        poller status      is all well?
+                    poller explain     why is an account as it is?
+                    poller balances    what does the fleet hold, as last accepted?
     """
 
 
@@ -365,6 +369,9 @@ def sinks(kind: str | None, **options: str | None) -> None:
 
 main.add_command(outbox)
 main.add_command(reload)
+main.add_command(status)
+main.add_command(explain)
+main.add_command(balances)
 
 
 @contextmanager

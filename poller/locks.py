@@ -8,6 +8,8 @@ import os
 import weakref
 from pathlib import Path
 
+LOCKS = Path("/proc/locks")
+
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
@@ -57,6 +59,24 @@ class FileLock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def holder(path: Path) -> int | None:
+    """Return the process that has the lock on a file, without a try to get it, which would disturb others.
+
+    ``None``: nobody has it, or the system does not say (only Linux does).
+    """
+    try:
+        found = path.stat()
+        lines = LOCKS.read_text().splitlines()
+    except OSError:
+        return None
+    named = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == named and fields[4].isdecimal():
+            return int(fields[4])
+    return None
 
 
 def _locked(path: Path, kind: int) -> int:

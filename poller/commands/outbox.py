@@ -5,7 +5,6 @@ Beside a running daemon the commands ask it; without one they open the outbox th
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 import click
 import orjson
 
-from poller.commands.command_line import LOCKED, USAGE, config_option, examples, exit_with, reports_errors
-from poller.errors import OutboxLocked
+from poller.commands.asking import ask_daemon_or_outbox
+from poller.commands.command_line import USAGE, config_option, examples, exit_with, reports_errors
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 sink_option = click.option(
@@ -176,41 +175,5 @@ def _show(answer: Any, screen: Any, *, as_json: bool) -> None:
 def _do(path: Path, verb: str, arguments: Mapping[str, Any]) -> Any:
     """Ask the daemon, or do it without one."""
     from poller.config import load
-    from poller.control import Refused
-    from poller.logs import logging_to
 
-    config = load(path)
-    try:
-        with logging_to(level="error", style="text"):
-            return asyncio.run(_answer(config.outbox, verb, arguments))
-    except (Refused, ValueError) as error:
-        exit_with(USAGE, f"error: {error}")
-    except OutboxLocked as error:
-        exit_with(LOCKED, f"error: {error}; it does not answer at its socket either, so nothing was done")
-
-
-async def _answer(settings: Any, verb: str, arguments: Mapping[str, Any]) -> Any:
-    from poller.clock import SystemClock
-    from poller.control import NobodyThere, ask, outbox_verbs, socket_path
-    from poller.metrics import Metrics
-    from poller.outbox import Outbox
-
-    try:
-        return await ask(socket_path(settings.path), verb, arguments)
-    except NobodyThere:
-        if not settings.path.exists():
-            raise ValueError(f"{settings.path}: there is no outbox yet; 'poller run' makes it") from None
-    clock = SystemClock()
-    opened = await Outbox.open(
-        settings.path,
-        clock,
-        metrics=Metrics(),
-        retain_s=settings.retain_s,
-        max_size_bytes=settings.max_size_bytes,
-        when_full=settings.when_full,
-        begin_anew=False,
-    )
-    try:
-        return await outbox_verbs(opened, clock)[verb](arguments)
-    finally:
-        await opened.close()
+    return ask_daemon_or_outbox(load(path).outbox, verb, arguments)

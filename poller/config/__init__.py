@@ -6,7 +6,7 @@ Both report everything that is wrong at once, as a ``poller.errors.ConfigError``
 from __future__ import annotations
 
 from poller.config.credentials import Secrets, read_again, read_secrets, read_sinks
-from poller.config.loading import load
+from poller.config.loading import load, load_outbox
 from poller.config.settings import (
     AccountKeys,
     BudgetSettings,
@@ -39,6 +39,7 @@ __all__ = [
     "ShutdownSettings",
     "SinkSettings",
     "load",
+    "load_outbox",
     "read_again",
     "read_secrets",
     "read_sinks",

@@ -24,7 +24,7 @@ from poller.config.sections import (
     read_server,
     read_shutdown,
 )
-from poller.config.settings import Config, ExchangeSettings, Place
+from poller.config.settings import Config, ExchangeSettings, OutboxSettings, Place
 from poller.errors import ConfigError, Problem
 
 INCLUDED_KEYS: Final = ("accounts", "defaults")
@@ -57,6 +57,23 @@ def load(path: Path | str) -> Config:
         config = _configure(source, problems)
         if not problems:
             return config
+    raise ConfigError(in_order(problems))
+
+
+def load_outbox(path: Path | str) -> OutboxSettings:
+    """Read what the configuration says of the outbox, whatever else may be wrong in it.
+
+    Raises:
+        ConfigError: that cannot be read.
+    """
+    problems: list[Problem] = []
+    source = read_source(Path(path), problems)
+    if source is not None:
+        problems.clear()  # of other parts
+        node = source.root.entries.get("outbox", Node(None, 0))
+        settings = read_outbox(node, source.directory, source.findings)
+        if not problems:
+            return settings
     raise ConfigError(in_order(problems))
 
 

@@ -255,6 +255,25 @@ def desk() -> FixedOverview:
             Check("polls", ok=False, text="1 of 2 egress addresses pauses: nat-b"),
         ],
     )
+    fleet.details["sub-001"] = replace(
+        detail(fleet.accounts()[1][1]),
+        polls=[
+            PollSeen(
+                "2026-01-01T11:25:00.000000Z",
+                "access_denied",
+                "-2015 Invalid API-key, IP, or permissions for action.",
+                0.01,
+                None,
+                42,
+            ),
+            PollSeen("2026-01-01T11:18:00.000000Z", "ok", "", 0.02, 48.5, 42),
+        ],
+        why=[
+            "Its key was refused 5 times in a row, so it is quarantined and asked again in 25 min.",
+            "Every request from nat-b pauses for 42 s more: rate_limited.",
+            "bus has not got its last record yet.",
+        ],
+    )
     fleet.happen(
         Happening(
             0, "2026-01-01T11:59:10.000000Z", "status", "sub-002", 42, "stale", "no good answer for 50 s", []

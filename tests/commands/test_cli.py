@@ -26,7 +26,15 @@ def invoke(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_every_command_is_there() -> None:
-    assert COMMANDS == ["check", "demo", "once", "outbox", "plan", "run", "schema", "simulate", "sinks"]
+    assert (
+        sorted(
+            [
+                *("check", "demo", "once", "outbox", "plan", "run", "schema", "simulate", "sinks"),
+                *("balances", "explain", "status"),
+            ]
+        )
+        == COMMANDS
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -42,7 +50,9 @@ def test_every_command_explains_itself(command: str) -> None:
             assert max(parameter.opts, key=len) in out
 
 
-@pytest.mark.parametrize("command", ["run", "once", "check", "plan", "simulate", "demo", "sinks"])
+@pytest.mark.parametrize(
+    "command", ["run", "once", "check", "plan", "simulate", "demo", "sinks", "status", "explain", "balances"]
+)
 def test_commands_show_examples_that_parse(command: str) -> None:
     code, out, _ = invoke(command, "--help")
     assert code == 0
