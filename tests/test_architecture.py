@@ -27,7 +27,7 @@ LAYERS = [
     {"config", "egress", "observations", "simulator", "testing"},
     {"polling"},
     {"checking", "delivery", "discovery", "outcomes", "stretching", "timekeeping"},
-    {"acceptance", "asyncapi", "control", "explaining", "maintenance", "readiness", "server"},
+    {"acceptance", "asyncapi", "control", "explaining", "history", "maintenance", "readiness", "server"},
     {
         "addresses",
         "budget",
