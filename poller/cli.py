@@ -26,7 +26,9 @@ from poller.commands.command_line import (
     exit_with,
     reports_errors,
 )
+from poller.commands.completion import complete_kinds, completion
 from poller.commands.fleet import balances, explain, status
+from poller.commands.history import history
 from poller.commands.outbox import outbox
 from poller.commands.reload import reload
 
@@ -48,6 +50,7 @@ def main() -> None:
     It runs?        poller status      is all well?
                     poller explain     why is an account as it is?
                     poller balances    what does the fleet hold, as last accepted?
+                    poller history     what did an account hold, and when?
     """
 
 
@@ -350,7 +353,7 @@ def schema(*, as_asyncapi: bool, path: Path) -> None:
 
 
 @main.command(epilog=examples("poller sinks", "poller sinks jsonl", "poller sinks sql | psql history"))
-@click.argument("kind", metavar="[KIND|sql]", required=False)
+@click.argument("kind", metavar="[KIND|sql]", required=False, shell_complete=complete_kinds)
 @click.option("--schema", metavar="NAME", help="With sql: where the tables go.  [default: poller]")
 @click.option("--layout", metavar="NAME", help="With sql: plain, monthly or timescale.  [default: plain]")
 @reports_errors
@@ -372,6 +375,8 @@ main.add_command(reload)
 main.add_command(status)
 main.add_command(explain)
 main.add_command(balances)
+main.add_command(history)
+main.add_command(completion)
 
 
 @contextmanager

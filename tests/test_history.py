@@ -190,7 +190,7 @@ def test_what_is_no_history_is_said(tmp_path: Path) -> None:
         read_history(path, "treasury")
     assert not path.exists()
     path.write_text("this is no database, but long enough to look like a file with a header " * 20)
-    with pytest.raises(HistoryUnreadable, match="is no history of this poller|file is not a database"):
+    with pytest.raises(HistoryUnreadable, match=r"is no history of this poller|file is not a database"):
         read_history(path, "treasury")
     path.unlink()
     with closing(sqlite3.connect(path)) as db:

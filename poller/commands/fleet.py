@@ -18,6 +18,7 @@ from poller.commands.command_line import (
     exit_with,
     reports_errors,
 )
+from poller.commands.completion import complete_accounts
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 
@@ -58,7 +59,7 @@ def status(*, path: Path, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("poller explain treasury", "poller explain sub-001 --json | jq -r '.why[]'"))
-@click.argument("account")
+@click.argument("account", shell_complete=complete_accounts)
 @config_option
 @json_option
 @reports_errors

@@ -15,10 +15,15 @@ import orjson
 
 from poller.commands.asking import ask_daemon_or_outbox
 from poller.commands.command_line import USAGE, config_option, examples, exit_with, reports_errors
+from poller.commands.completion import complete_sinks
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 sink_option = click.option(
-    "--sink", required=True, metavar="NAME", help="The sink, as the configuration names it."
+    "--sink",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_sinks,
+    help="The sink, as the configuration names it.",
 )
 
 
@@ -34,7 +39,9 @@ def outbox() -> None:
     epilog=examples("poller outbox ls", "poller outbox ls --sink bus", "poller outbox ls --sink bus --dead")
 )
 @config_option
-@click.option("--sink", metavar="NAME", help="The records that wait for this sink.")
+@click.option(
+    "--sink", metavar="NAME", shell_complete=complete_sinks, help="The records that wait for this sink."
+)
 @click.option("--dead", "dead", is_flag=True, help="With --sink: those that it refused for good.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Most records.")
 @json_option
