@@ -27,6 +27,7 @@ from poller.commands.command_line import (
     reports_errors,
 )
 from poller.commands.completion import complete_kinds, completion
+from poller.commands.doctor import doctor
 from poller.commands.fleet import balances, explain, status
 from poller.commands.history import history
 from poller.commands.outbox import outbox
@@ -51,6 +52,7 @@ def main() -> None:
                     poller explain     why is an account as it is?
                     poller balances    what does the fleet hold, as last accepted?
                     poller history     what did an account hold, and when?
+    Trouble?        poller doctor      what to look at, and what to report
     """
 
 
@@ -376,6 +378,7 @@ main.add_command(status)
 main.add_command(explain)
 main.add_command(balances)
 main.add_command(history)
+main.add_command(doctor)
 main.add_command(completion)
 
 

@@ -20,8 +20,8 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PROBE_BYTES = 64 * 1024
 
 # Locks, or the order of writes and syncs, are not what SQLite needs there.
-_UNSAFE = re.compile(r"nfs\d*|cifs|smb\d*|smbfs|afs|fuse(blk|\..*)?")
-_VOLATILE = frozenset({"tmpfs", "ramfs"})
+UNSAFE = re.compile(r"nfs\d*|cifs|smb\d*|smbfs|afs|fuse(blk|\..*)?")
+VOLATILE = frozenset({"tmpfs", "ramfs"})
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -69,12 +69,12 @@ def refuse_unsafe_file_system(path: Path) -> None:
     except OSError:
         return  # not Linux: nothing to go by
     kind = file_system(path.parent.resolve(), mounts)
-    if _UNSAFE.fullmatch(kind):
+    if UNSAFE.fullmatch(kind):
         raise OutboxError(
             f"{path}: lies on a {kind} file system, which does not keep what SQLite relies on; "
             "move the outbox to a local disk"
         )
-    if kind in _VOLATILE:
+    if kind in VOLATILE:
         logger.warning(
             "the outbox lies in memory and will not survive a reboot",
             extra={"file": str(path), "file_system": kind},
