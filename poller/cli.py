@@ -32,6 +32,7 @@ from poller.commands.fleet import balances, explain, status
 from poller.commands.history import history
 from poller.commands.outbox import outbox
 from poller.commands.reload import reload
+from poller.commands.top import top
 
 
 @click.group(
@@ -49,6 +50,7 @@ def main() -> None:
                     poller once        what does the fleet hold now?
                     poller run         the daemon
     It runs?        poller status      is all well?
+                    poller top         the same, live
                     poller explain     why is an account as it is?
                     poller balances    what does the fleet hold, as last accepted?
                     poller history     what did an account hold, and when?
@@ -375,6 +377,7 @@ def sinks(kind: str | None, **options: str | None) -> None:
 main.add_command(outbox)
 main.add_command(reload)
 main.add_command(status)
+main.add_command(top)
 main.add_command(explain)
 main.add_command(balances)
 main.add_command(history)
