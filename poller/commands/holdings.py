@@ -150,7 +150,7 @@ def by_asset(accounts: Iterable[AccountHolding]) -> list[AssetHolding]:
         )
         for asset, of_asset in rows.items()
     ]
-    return sorted(found, key=lambda holding: (-holding.total_btc, holding.asset))
+    return sorted(found, key=lambda holding: (holding.total_btc.copy_negate(), holding.asset))
 
 
 def _label(text: str) -> tuple[str, str]:

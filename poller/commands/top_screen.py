@@ -43,7 +43,7 @@ def frame(view: View, width: int, height: int) -> list[Text]:
         if view.waiting:
             line.stylize("dim")
     if view.waiting and lines:
-        lines[0] = Text(f" waiting for the daemon: {view.waiting}", style="black on yellow")
+        lines[0] = text(f" waiting for the daemon: {view.waiting}", "black on yellow")
         lines[0].truncate(width, overflow="ellipsis", pad=True)
     return lines
 

@@ -88,16 +88,18 @@ class View:
         """Return the accounts that the search leaves, in order."""
         wanted = self.search.casefold()
         found = [seen for seen in self.accounts.values() if not wanted or wanted in _words(seen.account)]
-        if self.whole is None or self.sort == "name":
-            return sorted(found, key=lambda seen: str(seen.account["account"]))
+        found.sort(key=lambda seen: str(seen.account["account"]))
+        if self.whole is None:
+            return found
         status = self.whole["status"]
         match self.sort:
+            case "worst":
+                found.sort(key=lambda seen: badness(seen.account, status))
             case "late":
-                return sorted(found, key=lambda seen: -(seen.account["lateness_s"] or 0.0))
+                found.sort(key=lambda seen: seen.account["lateness_s"] or 0.0, reverse=True)
             case "value":
-                return sorted(found, key=lambda seen: -Decimal(seen.account["total_btc"] or -1))
-            case _:
-                return sorted(found, key=lambda seen: badness(seen.account, status))
+                found.sort(key=lambda seen: Decimal(seen.account["total_btc"] or -1), reverse=True)
+        return found
 
     def layout(self, height: int) -> Layout:
         """Divide the lines: two of the header, one above each list, and the last for the keys."""

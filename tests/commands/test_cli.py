@@ -30,7 +30,7 @@ def test_every_command_is_there() -> None:
         sorted(
             [
                 *("check", "demo", "once", "outbox", "plan", "run", "schema", "simulate", "sinks"),
-                *("balances", "completion", "doctor", "explain", "history", "status"),
+                *("balances", "completion", "doctor", "explain", "history", "status", "top"),
             ]
         )
         == COMMANDS
