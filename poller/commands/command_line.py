@@ -22,8 +22,8 @@ LOCKED = 75  # another daemon owns the outbox or an egress address; try again wh
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    no: an account failed in a sweep, a key in a check, a secret cannot be reached now,
-       a fleet does not fit, the demo found a mismatch
+  1    no: an account failed in a sweep, a key in a check, a secret cannot be reached now, a fleet does not
+       fit, the demo found a mismatch, the daemon is not ready or there is none, the doctor found an error
   2    the command line or the configuration has to be corrected
   69   a sink with on_start: fail cannot be opened
   74   the outbox cannot be used, or failed while running

@@ -263,7 +263,7 @@ def show_detail(detail: Document) -> None:
         screen.print(Text("• ").append_text(text(sentence)), soft_wrap=True)
     screen.print()
     for name, line in _account_facts(detail):
-        screen.print(Text.assemble((f"{name:10}", "bold"), line), soft_wrap=True)
+        screen.print(Text.assemble((f"{name:11}", "bold"), line), soft_wrap=True)
     screen.print()
     _print_polls(screen, detail["polls"])
 
@@ -278,12 +278,13 @@ def _account_facts(detail: Document) -> list[tuple[str, Text]]:
         "none is planned" if due_s is None else f"in {age(due_s)}" if due_s >= 0 else f"overdue {age(-due_s)}"
     )
     good = "never since the start" if one["good_at"] is None else f"{clock_time(one['good_at'])} UTC"
+    assets = len(detail["balances"])
     facts = [
         ("interval", f"{one['interval_s']:g} s{stretch}; priority {one['priority']}, egress {one['egress']}"),
         ("labels", labels or "none"),
         ("last good", good),
         ("next poll", due),
-        ("balances", f"{len(detail['balances'])} assets, {total}; sequence {one['sequence']}"),
+        ("balances", f"{assets} asset{'' if assets == 1 else 's'}, {total}; sequence {one['sequence']}"),
     ]
     if one["failures"]:
         facts.append(("failures", f"{one['failures']} in a row; the last: {one['error']}"))
