@@ -12,10 +12,14 @@ import pytest
 from click.testing import CliRunner
 
 from poller.cli import main
+from poller.commands.names import account_names, sink_names
+from poller.config import load
 from tests.commands.fleets import CONFIGURATION, write_configuration
 
 pytestmark = pytest.mark.real_time
 
+ROOT = Path(__file__).parents[2]
+SUBS = ["sub-001", "sub-002", "sub-003"]
 SHELLS = ("bash", "zsh", "fish")
 BASH = shutil.which("bash")
 
@@ -95,6 +99,40 @@ def test_a_broken_configuration_is_silent(tmp_path: Path, text: str | None) -> N
     names = ["good"] if text and "good" in text else []
     assert completed(tmp_path, "poller explain ") == names
     assert completed(tmp_path, "poller outbox ls --sink ") == []
+
+
+def test_names_are_those_that_the_configuration_has(tmp_path: Path) -> None:
+    config = write_configuration(tmp_path, "include: [more.yaml, 'missing/*']\n" + CONFIGURATION)
+    (tmp_path / "more.yaml").write_text(
+        "defaults: {labels: {deep: {accounts: {no: {}}}}}\naccounts:\n  one: {}\n  two: [a, b]\n  three:\n"
+        "  four: {secret: env:X, nested: {five: 5}}\n"
+    )
+    (tmp_path / "more.yaml").chmod(0o600)
+    assert account_names(config) == sorted(["four", "one", "three", "two", *SUBS, "treasury"])
+    assert sink_names(config) == ["history"]
+    assert sink_names(tmp_path / "accounts.example.yaml") == []
+
+
+def test_names_of_the_example_are_those_that_are_loaded(tmp_path: Path) -> None:
+    example = ROOT / "accounts.example.yaml"
+    (tmp_path / "accounts.yaml").write_text(example.read_text())
+    (tmp_path / "fleet.d").mkdir()
+    (tmp_path / "fleet.d" / "a.yaml").write_text("accounts: {z: {api_key: env:A, secret: env:B}}\n")
+    config = load(tmp_path / "accounts.yaml")
+    assert account_names(tmp_path / "accounts.yaml") == sorted(config.accounts)
+    assert sink_names(tmp_path / "accounts.yaml") == list(config.sinks)
+
+
+def test_to_complete_imports_little() -> None:
+    code = (
+        "import sys; from pathlib import Path; import poller.cli; from poller.commands.names import account_names;"
+        "account_names(Path('accounts.example.yaml'));"
+        "print({name.split('.')[0] for name in sys.modules} & {'rich', 'pydantic', 'aiohttp', 'prometheus_client'})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("shell", SHELLS)
