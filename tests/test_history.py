@@ -132,7 +132,10 @@ async def test_after_a_kill_what_is_in_the_log_is_read(tmp_path: Path) -> None:
     for name in ("history.db", "history.db-wal"):
         (killed / name).write_bytes((tmp_path / name).read_bytes())
     await sink.close()
+    before = {name: (killed / name).read_bytes() for name in ("history.db", "history.db-wal")}
     assert len(read_history(killed / "history.db", "treasury")) == 3
+    # Neither moved into the database nor deleted: that is for the next writer to do.
+    assert {name: (killed / name).read_bytes() for name in before} == before
 
 
 # Somebody for whom the directory cannot be written: root is nobody for that.
@@ -182,6 +185,14 @@ async def test_a_log_that_cannot_be_read_is_said_with_a_remedy(tmp_path: Path) -
     await sink.close()
     said = read_by_a_stranger(killed / "history.db")
     assert said.endswith("its log history.db-wal cannot be read with it; run this as the user of the daemon")
+
+
+async def test_it_is_read_beside_its_writer_where_nothing_may_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "history.db"
+    sink = await write(path, RECORDS)
+    assert (tmp_path / "data" / "history.db-wal").stat().st_size > 0
+    assert await asyncio.to_thread(read_by_a_stranger, path) == "3"
+    await sink.close()
 
 
 def test_what_is_no_history_is_said(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 from poller import __version__
 from poller.clock import Clock, rfc3339
-from poller.commands.doctor_configuration import Shown, shown
+from poller.commands.doctor_configuration import Shown, scrubbed, shown
 from poller.commands.doctor_files import look_at_places, look_at_rights, look_at_secrets
 from poller.commands.doctor_machine import look_at_machine
 from poller.commands.drawing import age, between_s
-from poller.commands.findings import Finding
+from poller.commands.findings import Finding, Level
 from poller.config import OutboxSettings, load
 from poller.config.destinations import read_sinks
 from poller.config.document import Node
@@ -116,7 +116,8 @@ def _daemon(outbox: Path) -> Iterator[Finding]:
     pid = holder(Path(f"{outbox}.lock"))
     process = "is running" if pid is None else f"process {pid}"
     try:
-        status = asyncio.run(_asked(socket))
+        whole = asyncio.run(_asked(socket))
+        status = whole["status"]
     except NobodyThere as error:
         if pid is None:
             yield Finding(section, "running", "ok", "no")
@@ -134,12 +135,30 @@ def _daemon(outbox: Path) -> Iterator[Finding]:
         yield Finding(section, "running", "warning", f"{text}; this is {__version__}", "restart the daemon")
     else:
         yield Finding(section, "running", "ok", text)
+    yield from _troubles(whole)
+
+
+def _troubles(whole: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the daemon itself calls wrong. What others said to it may hold an URL."""
+    section, status = "daemon", whole["status"]
     for check in status["ready"]:
-        level = "ok" if check["ok"] else "warning"
-        yield Finding(section, f"ready: {check['name']}", level, check["text"])  # type: ignore[arg-type]  # of two levels
+        level: Level = "ok" if check["ok"] else "warning"
+        yield Finding(section, f"ready: {check['name']}", level, scrubbed(check["text"]))
+    for problem in status["configuration"]["problems"]:
+        yield Finding(
+            section, "reload", "warning", scrubbed(problem), "the configuration from before is in force"
+        )
+    for one in whole["egress"]:
+        if one["pause_s"] > 0:
+            text = f"pauses {age(one['pause_s'])} more: {one['pause_cause']}"
+            yield Finding(section, f"egress {one['egress']}", "warning", text)
+    for one in whole["sinks"]:
+        if one["error"] or one["dead_letters"]:
+            text = f"{one['kind']}, backlog {one['backlog']:,}, dead letters {one['dead_letters']:,}"
+            said = f"; {scrubbed(one['error'])}" if one["error"] else ""
+            yield Finding(section, f"sink {one['sink']}", "warning", text + said, "see: poller outbox ls")
 
 
 async def _asked(socket: Path) -> Any:
     async with asyncio.timeout(PATIENCE_S):
-        answer = await ask(socket, "fleet.status", {})
-        return answer["status"]
+        return await ask(socket, "fleet.status", {})

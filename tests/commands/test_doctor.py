@@ -261,7 +261,12 @@ def test_a_daemon_is_named_with_version_and_uptime(config: Path) -> None:
         assert [(check["name"], check["level"]) for check in ready] == [
             ("ready: outbox", "ok"),
             ("ready: polls", "warning"),
+            ("egress nat-b", "warning"),
+            ("sink bus", "warning"),
         ]
+        assert ready[-1]["text"] == (
+            "nats, backlog 312, dead letters 2; nats.example:4222: connection refused"
+        )
         [silent] = found(config, "daemon")
     finally:
         lock.release()
