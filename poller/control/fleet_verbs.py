@@ -9,9 +9,8 @@ from typing import Any
 
 from poller.clock import rfc3339
 from poller.control.verbs import Verb
-from poller.model import AMOUNT_FIELDS, Balance, plain
 from poller.outbox import Outbox, tables
-from poller.outbox.codec import decode_baseline
+from poller.outbox.codec import describe_baseline
 from poller.overview import AccountDetail, Happening, Overview
 
 NAMED_ACCOUNTS = 20  # in a message; a fleet may have thousands
@@ -102,24 +101,9 @@ def _documents(rows: Sequence[tuple[str, bytes]]) -> list[dict[str, Any]]:
 
 def _document(account: str, encoded: bytes) -> dict[str, Any]:
     try:
-        baseline = decode_baseline(account, encoded)
+        found = describe_baseline(account, encoded)
     except ValueError:
         # Said, and not left out: whoever adds the others up has to know.
         return {"account": account, "sequence": 0, "state": "damaged", "since": None, "balances": []}
-    return {
-        "account": baseline.account,
-        "sequence": baseline.sequence,
-        "state": baseline.state.value,
-        "since": rfc3339(baseline.since_ns) if baseline.since_ns else None,
-        "balances": [_balance(balance) for balance in baseline.balances or ()],
-    }
-
-
-def _balance(balance: Balance) -> dict[str, str | None]:
-    value = balance.btc_valuation
-    return {
-        "asset": balance.asset,
-        **{field: plain(getattr(balance, field)) for field in AMOUNT_FIELDS},
-        "total": plain(balance.total),
-        "btc_valuation": None if value is None else plain(value),
-    }
+    since_ns, balances = found.pop("since_ns"), found.pop("balances")
+    return {**found, "since": rfc3339(since_ns) if since_ns else None, "balances": balances}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from typing import Any
 
 import orjson
 
 from poller.model import Balance, Baseline, State, plain
+
+_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def encode_baseline(baseline: Baseline) -> bytes:
@@ -42,6 +46,49 @@ def decode_baseline(account: str, encoded: bytes) -> Baseline:
         )
     except (KeyError, TypeError, ArithmeticError, ValueError) as error:
         raise ValueError(f"damaged baseline of account {account!r}") from error
+
+
+def describe_baseline(account: str, encoded: bytes) -> dict[str, Any]:
+    """Return a baseline as a document: amounts as text, as they were encoded, each row with its ``total``.
+
+    Several times faster than to decode it, for whoever wants to show those of a whole fleet.
+
+    Raises:
+        ValueError: the bytes are not such a baseline.
+    """
+    try:
+        fields = orjson.loads(encoded)
+        return {
+            "account": account,
+            "sequence": int(fields["sequence"]),
+            "state": State(fields["state"]).value,
+            "since_ns": int(fields["since_ns"]),
+            "balances": [_describe_balance(*row) for row in fields["balances"] or ()],
+        }
+    except (KeyError, TypeError, ArithmeticError, ValueError) as error:
+        raise ValueError(f"damaged baseline of account {account!r}") from error
+
+
+def _describe_balance(
+    asset: str, free: str, locked: str, freeze: str, withdrawing: str, ipoable: str, value: str | None
+) -> dict[str, str | None]:
+    for amount in (free, locked, freeze, withdrawing, ipoable, value):
+        if amount not in {"0", None} and not _AMOUNT.fullmatch(amount):
+            raise ValueError("not an amount")
+    total = free
+    if not locked == freeze == withdrawing == "0":
+        amounts = (Decimal(amount) for amount in (free, locked, freeze, withdrawing))
+        total = plain(Balance(asset, *amounts).total)
+    return {
+        "asset": asset,
+        "free": free,
+        "locked": locked,
+        "freeze": freeze,
+        "withdrawing": withdrawing,
+        "ipoable": ipoable,
+        "total": total,
+        "btc_valuation": value,
+    }
 
 
 def _encode_balance(balance: Balance) -> list[str | None]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.model import Baseline, State
-from poller.outbox.codec import decode_baseline, encode_baseline
+from poller.model import AMOUNT_FIELDS, Baseline, State, plain
+from poller.outbox.codec import decode_baseline, describe_baseline, encode_baseline
 from tests.strategies import assets, holdings
 
 baselines = st.builds(
@@ -24,6 +24,26 @@ baselines = st.builds(
 @given(baselines)
 def test_a_baseline_comes_back_as_it_was(baseline: Baseline) -> None:
     assert decode_baseline(baseline.account, encode_baseline(baseline)) == baseline
+
+
+@given(baselines)
+def test_a_description_has_every_amount_as_text_and_the_exact_total(baseline: Baseline) -> None:
+    described = describe_baseline(baseline.account, encode_baseline(baseline))
+    assert described == {
+        "account": baseline.account,
+        "sequence": baseline.sequence,
+        "state": baseline.state.value,
+        "since_ns": baseline.since_ns,
+        "balances": [
+            {
+                "asset": balance.asset,
+                **{field: plain(getattr(balance, field)) for field in AMOUNT_FIELDS},
+                "total": plain(balance.total),
+                "btc_valuation": None if balance.btc_valuation is None else plain(balance.btc_valuation),
+            }
+            for balance in baseline.balances or ()
+        ],
+    }
 
 
 @given(baselines, st.data())
@@ -47,3 +67,5 @@ def test_no_part_of_a_baseline_passes_for_the_whole(baseline: Baseline, data: st
 def test_what_is_no_baseline_is_refused(encoded: bytes) -> None:
     with pytest.raises(ValueError, match="damaged baseline of account 'alice'"):
         decode_baseline("alice", encoded)
+    with pytest.raises(ValueError, match="damaged baseline of account 'alice'"):
+        describe_baseline("alice", encoded)
