@@ -23,14 +23,18 @@ def console() -> Console:
 
 
 def table(*columns: str) -> Table:
-    """Return a table without lines; a column whose name begins with ``>`` stands to the right."""
+    """Return a table without lines.
+
+    A column whose name begins with ``>`` stands to the right. What is too long is folded and never cut off: it
+    may be an amount. Only columns that begin with ``|`` keep their width, which a bar needs.
+    """
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(
-            column.removeprefix(">"),
+            column.lstrip(">|"),
             justify="right" if column.startswith(">") else "left",
             overflow="fold",
-            no_wrap=column.startswith(">"),
+            no_wrap=column.startswith("|"),
         )
     return made
 

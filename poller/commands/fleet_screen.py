@@ -175,7 +175,7 @@ def _worst_table(found: Sequence[Document], status: Document) -> Table:
 
 def egress_table(addresses: Sequence[Document], cells: int) -> Table:
     """Return a line an address: what of its weight is used by whom, and whether it pauses."""
-    made = table("egress", "weight", ">own", ">foreign", ">reported", ">allowed", ">accounts")
+    made = table("egress", "|weight", ">own", ">foreign", ">reported", ">allowed", ">accounts")
     for one in addresses:
         made.add_row(
             text(one["egress"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Final
 
 from rich.cells import set_cell_size
@@ -200,9 +201,11 @@ def _brief(seconds: float) -> str:
 
 
 def _rounded(amount: str, cells: int) -> str:
-    """Return an amount that fits: cut off behind the point, never before it."""
+    """Return an amount that fits: cut off behind the point; if that is not enough, as a power of ten."""
     whole, _, fraction = amount.partition(".")
-    return amount if len(amount) <= cells or not fraction else amount[: max(len(whole), cells)].rstrip(".")
+    if len(whole) > cells:
+        return f"{Decimal(amount):.{max(0, cells - 8)}e}"
+    return amount if len(amount) <= cells or not fraction else amount[:cells].rstrip(".")
 
 
 def _spark(values: Sequence[float]) -> str:

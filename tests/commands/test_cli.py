@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -71,6 +73,13 @@ def test_the_help_lists_the_exit_codes() -> None:
     _, out, _ = invoke("--help")
     for code in ("0 ", "1 ", "2 ", "74", "75", "130"):
         assert re.search(rf"^ +{code} +\S", out, re.MULTILINE), code
+
+
+def test_help_and_version_load_none_of_the_large_libraries() -> None:
+    large = "{'aiohttp', 'cryptography', 'prometheus_client', 'pydantic', 'rich', 'sqlite3', 'yaml'}"
+    code = f"import sys, poller.cli; print({large} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
 
 
 def test_the_version_is_the_packages() -> None:

@@ -23,6 +23,7 @@ from poller.model import Balance, Baseline, State
 from poller.outbox import Outbox
 from poller.overview import Check, ConfigurationSeen, Discovery
 from tests.commands.fleets import FixedOverview, desk, egress, serving, sink, summary, write_configuration
+from tests.commands.terminals import Terminal
 
 pytestmark = pytest.mark.real_time
 
@@ -307,6 +308,19 @@ def test_balances_for_people_flag_what_may_be_old(held: Path) -> None:
     assert "USDT 3 123456789012345678901234567890.300000000000000000000000000001 0 " in words(
         invoke(held, "balances", "--by", "asset").stdout
     )
+
+
+def test_a_narrow_terminal_folds_amounts_and_cuts_none_off(held: Path) -> None:
+    with Terminal("balances", "--by", "asset", cwd=held.parent, size=(100, 24)) as terminal:
+        assert terminal.end() == 0
+        lines = [line for line in terminal.text().splitlines() if line.strip()]
+    # The column of totals, put together again.
+    heading = lines[0]
+    end = heading.index("total") + len("total")
+    total = "".join(
+        line[heading.index("locked") + len("locked") : end].strip() for line in lines if "BTC" not in line
+    )
+    assert "123456789012345678901234567890.300000000000000000000000000001" in total, lines
 
 
 def test_balances_as_csv(held: Path) -> None:

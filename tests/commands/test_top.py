@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from poller.cli import main
 from poller.commands.keyboard import Keys
-from poller.commands.top_screen import frame
+from poller.commands.top_screen import _rounded, frame
 from poller.commands.top_view import SORTS, View
 from poller.overview import Happening, Status
 from tests.commands.fleets import AT, FixedOverview, desk, serving, summary, write_configuration
@@ -246,6 +246,21 @@ def test_the_screen_of_80_by_24() -> None:
         *[""] * 2,
         "q quit  s sort  / filter  ↑↓ PgUp PgDn Home End scroll",
     ]
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        ("12.5", "12.5"),
+        ("0.12345678901234567", "0.123456789012"),
+        ("12345678901234.5", "12345678901234"),
+        ("1234567890123.5", "1234567890123"),
+        ("123456789012345", "1.234568e+14"),
+        ("-123456789012345678901234567890.5", "-1.234568e+29"),
+    ],
+)
+def test_no_digit_before_the_point_is_cut_off(amount: str, shown: str) -> None:
+    assert _rounded(amount, 14) == shown
 
 
 hostile = st.text(max_size=300)
