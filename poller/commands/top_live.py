@@ -52,6 +52,7 @@ class _Top:
             signal.SIGINT: lambda: self._end(0),
             signal.SIGTERM: lambda: self._end(128 + signal.SIGTERM),
             signal.SIGHUP: lambda: self._end(128 + signal.SIGHUP),
+            signal.SIGQUIT: lambda: self._end(128 + signal.SIGQUIT),
             signal.SIGWINCH: lambda: self._guarded(self._draw),
             signal.SIGTSTP: lambda: self._guarded(lambda: self._suspend(keyboard)),
         }

@@ -51,10 +51,11 @@ def watching(config: Path, fleet: FixedOverview | None = None, **options: Any) -
     [
         (lambda terminal: terminal.type("q"), 0),
         (lambda terminal: terminal.type("\x03"), 0),
+        (lambda terminal: terminal.type("\x1c"), 131),
         (lambda terminal: terminal.process.send_signal(signal.SIGTERM), 143),
         (lambda terminal: terminal.process.send_signal(signal.SIGHUP), 129),
     ],
-    ids=["q", "Ctrl-C", "SIGTERM", "SIGHUP"],
+    ids=["q", "Ctrl-C", "Ctrl-backslash", "SIGTERM", "SIGHUP"],
 )
 def test_the_terminal_is_as_it_was_after_every_end(config: Path, end: Any, code: int) -> None:
     with watching(config) as terminal:
