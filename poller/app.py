@@ -15,7 +15,7 @@ from poller.budget import BudgetStatus
 from poller.checking import Checkup, ClockReading, Finding
 from poller.clock import NS_PER_S, Clock, SystemClock
 from poller.config import Config, Secrets
-from poller.control import Serving, outbox_verbs, socket_path
+from poller.control import Serving, balances_verbs, outbox_verbs, socket_path
 from poller.delivery import Delivery, DeliveryStatus
 from poller.delivery.calls import text
 from poller.discovery import DiscoveryWatch
@@ -127,7 +127,11 @@ class App:
             self._assembly.open(self._observer) as parts,
             Serving(
                 socket_path(self._config.outbox.path),
-                {**outbox_verbs(parts.outbox, self._clock), "reload": self._reload_verb},
+                {
+                    **outbox_verbs(parts.outbox, self._clock),
+                    **balances_verbs(parts.outbox),
+                    "reload": self._reload_verb,
+                },
             ),
         ):
             self._parts = parts

@@ -34,6 +34,8 @@ def test_what_is_shown_is_what_was_delivered(tmp_path: Path) -> None:
             account = exchange.accounts[0]
             wait_for((tmp_path / "data" / "history.db").exists)
             wait_for(lambda: asked(tmp_path, "history", account)["points"])
+            held = asked(tmp_path, "balances")
+            assert sorted(row["account"] for row in held["rows"]) == sorted(exchange.accounts)
             report = asked(tmp_path, "doctor")
             [running] = [
                 one for one in report["findings"] if (one["section"], one["name"]) == ("daemon", "running")
