@@ -53,6 +53,9 @@ lock:  ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --group dev --all-extras --constraint requirements/run.txt pyproject.toml -o requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --group build --all-extras --constraint requirements/run.txt --constraint requirements/dev.txt \
+	    pyproject.toml -o requirements/image.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --group bench --constraint requirements/run.txt --constraint requirements/dev.txt \
 	    pyproject.toml -o requirements/bench.txt
 

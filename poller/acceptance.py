@@ -91,10 +91,6 @@ class Acceptance:
         self._every = every
         self._heartbeat_s = heartbeat_s
 
-    def baselines(self) -> Mapping[str, Baseline]:
-        """Return what was last accepted of every account that ever was. Not to be changed."""
-        return self._baselines
-
     def restore(self, baselines: Mapping[str, Baseline]) -> None:
         """Take up where the last process ended. Call before the first poll."""
         self._baselines.update(baselines)
@@ -102,6 +98,10 @@ class Acceptance:
     def baseline(self, account: str) -> Baseline:
         """Return what was last accepted of an account; an empty baseline if nothing was."""
         return self._baselines.get(account) or Baseline(account)
+
+    def baselines(self) -> list[Baseline]:
+        """Return what was last accepted of every account, also of those that are not configured any more."""
+        return list(self._baselines.values())
 
     def held_something(self, account: Account) -> bool:
         """Say whether the last accepted answer to the same question listed anything."""

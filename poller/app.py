@@ -313,7 +313,8 @@ class App:
 
     async def _tell_removed(self, parts: Parts) -> None:
         """Tell sinks of accounts that were configured when the last process ended, and are not any more."""
-        for name, baseline in list(parts.acceptance.baselines().items()):
+        for baseline in parts.acceptance.baselines():
+            name = baseline.account
             if name not in self._config.accounts and baseline.state is not State.REMOVED:
                 account = Account(name, math.inf)
                 try:

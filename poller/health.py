@@ -21,6 +21,19 @@ PROBE_LONGEST_S = 6 * 3600.0
 ALIKE_AT_LEAST = 5
 
 
+@dataclass(frozen=True, slots=True)
+class AccountHealth:
+    """One account at a glance.
+
+    Attributes:
+        good_age_s: seconds since its last good answer; ``None`` before the first since we look.
+    """
+
+    account: Account
+    state: State
+    good_age_s: float | None
+
+
 @dataclass(slots=True)
 class _Health:
     account: Account
@@ -28,6 +41,7 @@ class _Health:
     good_s: float  # of the last good answer, or since we look
     refusals: int = 0
     answered: bool = False  # the exchange has said something about this account, good or bad
+    was_good: bool = False  # it answered well since we look
 
 
 class Health:
@@ -71,16 +85,26 @@ class Health:
         """Return the state of every account."""
         return (health.state for health in self._accounts.values())
 
+    def each(self, now_s: float) -> list[AccountHealth]:
+        """Return how every account is doing."""
+        return [
+            AccountHealth(health.account, health.state, now_s - health.good_s if health.was_good else None)
+            for health in self._accounts.values()
+        ]
+
     def good_s(self, name: str) -> float:
         """Return when the account last answered well, or when watching it began."""
         return self._accounts[name].good_s
 
-    def good(self, name: str, now_s: float) -> None:
-        """Note a good answer."""
+    def good(self, name: str, now_s: float) -> float | None:
+        """Note a good answer; return how many seconds the one before it was old, ``None`` if it is the first."""
         health = self._accounts[name]
+        age_s = now_s - health.good_s if health.was_good else None
         health.good_s = now_s
+        health.was_good = True
         health.refusals = 0
         health.answered = True
+        return age_s
 
     def refused(self, name: str) -> float:
         """Note that the account's key was refused; return for how many seconds not to ask again.

@@ -1,8 +1,26 @@
-"""Every figure the poller keeps about itself, by Prometheus conventions, in one registry of its own."""
+"""Every figure the poller counts about itself, by Prometheus conventions, in one registry of its own.
+
+What is counted is here; what only has a present, such as a backlog, is computed when it is asked for, by
+``scrape``. Figures are floats: amounts of money are exact everywhere else.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from poller import __version__
+
+LATENCIES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+AGES_S = (0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1800, 3600)
+LAGS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
@@ -10,14 +28,31 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._gauge("build_info", "Always 1; its label says what runs.", "version").labels(__version__).set(1)
         # Polls
         self.polls = self._counter(
-            "polls", "Polls finished, by outcome (ok or the error's kind).", "egress", "outcome"
+            "polls",
+            "Polls finished, by outcome (ok or the error's kind) and scope: who has to wait for it.",
+            "egress",
+            "outcome",
+            "scope",
         )
         self.retries = self._counter("poll_retries", "Polls repeated at once, by reason.", "reason")
-        self.lateness = self._histogram("poll_lateness_seconds", "From due to granted.", "egress")
+        self.lateness = self._histogram(
+            "poll_lateness_seconds", "From due to granted.", LATENCIES_S, "egress"
+        )
         self.latency = self._histogram(
-            "poll_latency_seconds", "From sending a poll to the end of its answer.", "egress"
+            "poll_latency_seconds", "From sending a poll to the end of its answer.", LATENCIES_S, "egress"
+        )
+        self.staleness = self._histogram(
+            "account_staleness_seconds",
+            "Age of an account's last good answer at the moment the next one came.",
+            AGES_S,
+            "egress",
+            "priority",
         )
         self.rejected_answers = self._counter(
             "rejected_answers", "Answers refused whole, by reason.", "reason"
@@ -29,7 +64,6 @@ class Metrics:
             "missing_fields", "Optional fields that answers left out.", "field"
         )
         self.changes = self._counter("balance_changes", "Changed amounts seen.")
-        self.accounts = self._gauge("accounts", "Accounts by state.", "state")
         self.discovered_sub_accounts = self._gauge(
             "discovered_sub_accounts",
             "Sub-accounts of a master account: matched, missing, frozen, gone.",
@@ -38,14 +72,6 @@ class Metrics:
         )
         # Budget
         self.weight_granted = self._counter("weight_granted", "Request weight spent.", "egress")
-        self.weight_used = self._gauge("weight_used", "Own weight that may still be in the window.", "egress")
-        self.weight_reported = self._gauge(
-            "weight_reported", "Used weight as the exchange last said.", "egress"
-        )
-        self.weight_foreign = self._gauge(
-            "weight_foreign", "Weight somebody else uses on this address.", "egress"
-        )
-        self.weight_limit = self._gauge("weight_limit", "Weight per window that we may use.", "egress")
         self.interval_stretch = self._gauge(
             "interval_stretch", "Achieved interval over the configured one.", "egress", "priority"
         )
@@ -58,7 +84,7 @@ class Metrics:
         self.commits = self._counter("outbox_commits", "Transactions committed.")
         self.records_delivered = self._counter("records_delivered", "Records a sink acknowledged.", "sink")
         self.delivery_failures = self._counter(
-            "delivery_failures", "Batches a sink did not take, by error.", "sink", "error"
+            "delivery_failures", "Writes that failed and are tried again, by error.", "sink", "error"
         )
         self.dead_letters = self._counter("dead_letters", "Records a sink refused for good.", "sink")
         self.records_dropped = self._counter(
@@ -67,31 +93,43 @@ class Metrics:
         self.records_replayed = self._counter(
             "records_replayed", "Records that came back to a sink by moving its cursor.", "sink"
         )
-        self.backlog = self._gauge("sink_backlog", "Records accepted and not yet acknowledged.", "sink")
-        # Configuration
-        self.config_reloads = self._counter(
-            "config_reloads", "Attempts to read the configuration anew, by result.", "result"
+        # The process
+        self.loop_lag = self._histogram(
+            "loop_lag_seconds", "How much too late the event loop woke a task that slept.", LAGS_S
         )
-        self.config_last_reload_successful = self._gauge(
-            "config_last_reload_successful", "1 if the last attempt to reload was good, or there was none."
-        )
-        self.config_last_reload_success = self._gauge(
-            "config_last_reload_success_timestamp_seconds", "When what is in force was read."
-        )
-        self.config_last_reload_successful.set(1)
-        # Logs
         self.logs_dropped = self._counter("logs_dropped", "Log lines dropped because nobody read them.")
+        self._reloads = self._counter(
+            "config_reloads", "Attempts to reload the configuration, by result.", "result"
+        )
+        self._reload_successful = self._gauge(
+            "config_last_reload_successful", "Whether the last attempt to load the configuration was good."
+        )
+        self._reload_success_s = self._gauge(
+            "config_last_reload_success_timestamp_seconds", "When what is in force was loaded."
+        )
+        for result in ("success", "failure"):
+            self._reloads.labels(result)
 
-    def config_reloaded(self, utc_ns: int) -> None:
-        """Count that another configuration is in force, or the same one anew."""
-        self.config_reloads.labels("success").inc()
-        self.config_last_reload_successful.set(1)
-        self.config_last_reload_success.set(utc_ns / 1e9)
+    def config_loaded(self, at_s: float) -> None:
+        """Note that the daemon began with a configuration.
 
-    def config_refused(self) -> None:
-        """Count that a configuration was refused."""
-        self.config_reloads.labels("failure").inc()
-        self.config_last_reload_successful.set(0)
+        Args:
+            at_s: when it was read, seconds since the epoch.
+        """
+        self._reload_successful.set(1)
+        self._reload_success_s.set(at_s)
+
+    def config_reloaded(self, at_s: float, *, accepted: bool) -> None:
+        """Count an attempt to reload the configuration.
+
+        Args:
+            at_s: when that was, seconds since the epoch.
+            accepted: it is in force now; or else the one before it still is.
+        """
+        self._reloads.labels("success" if accepted else "failure").inc()
+        self._reload_successful.set(accepted)
+        if accepted:
+            self._reload_success_s.set(at_s)
 
     def value(self, name: str, **labels: str) -> float:
         """Return one sample's value, 0.0 if it was never touched; ``name`` without the ``poller_`` prefix."""
@@ -112,6 +150,5 @@ class Metrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, namespace="poller", registry=self.registry)
 
-    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        buckets = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, text, labels, namespace="poller", registry=self.registry, buckets=buckets)

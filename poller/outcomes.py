@@ -24,7 +24,7 @@ from poller.errors import (
     Scope,
     Unavailable,
 )
-from poller.health import ALIKE_AT_LEAST, Health
+from poller.health import ALIKE_AT_LEAST, AccountHealth, Health
 from poller.maintenance import MaintenanceWatch
 from poller.metrics import Metrics
 from poller.model import Account, Snapshot, State
@@ -118,6 +118,10 @@ class Outcomes:
             counts[state] += 1
         return counts
 
+    def healths(self) -> list[AccountHealth]:
+        """Return how every account is doing, now."""
+        return self._health.each(self._clock.monotonic_s())
+
     def set_stretch(self, factors: Mapping[int, float]) -> None:
         """Let accounts be silent for so many times as long before they are stale, by priority."""
         self._health.set_stretch(factors)
@@ -197,7 +201,9 @@ class Outcomes:
             logger.warning(message, extra={"egress": self._egress, "error": str(error), **fields})
 
     async def _good(self, account: Account, snapshot: Snapshot) -> None:
-        self._health.good(account.name, self._clock.monotonic_s())
+        age_s = self._health.good(account.name, self._clock.monotonic_s())
+        if age_s is not None:
+            self._metrics.staleness.labels(self._egress, str(account.priority)).observe(age_s)
         self._bad_requests.discard(account.name)
         self._unavailable.discard(account.name)
         self._spells.good(account.name)

@@ -95,7 +95,14 @@ class BalanceSeen:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """What an account held at one moment: of one asset, or altogether."""
+    """What an account held at one moment: of one asset, or altogether.
+
+    Attributes:
+        at: when the balances were so.
+        total: of the asset that was asked for; ``None`` if none was.
+        total_btc: value in BTC of the asset, or else of the account; ``None`` if that is not known.
+        sequence: of the snapshot that says so.
+    """
 
     at: str
     total: str | None
@@ -118,23 +125,6 @@ class AccountDetail:
     balances: Sequence[BalanceSeen]
     polls: Sequence[PollSeen]
     why: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryPoint:
-    """One account, or one asset of it, at one time in the past.
-
-    Attributes:
-        at: when the balances were so.
-        total: of the asset that was asked for; ``None`` if none was, or the account did not hold it.
-        total_btc: value in BTC of the asset, or else of the account; ``None`` if that is not known.
-        sequence: of the snapshot that says so.
-    """
-
-    at: str
-    total: str | None
-    total_btc: str | None
-    sequence: int
 
 
 @dataclass(frozen=True, slots=True)

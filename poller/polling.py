@@ -26,6 +26,7 @@ from poller.errors import (
     OutboxFull,
     PollError,
     RateLimited,
+    Scope,
     StaleConnection,
 )
 from poller.exchange.client import Answer
@@ -261,7 +262,7 @@ class Dispatcher:
                     "a poll failed for a reason of our own",
                     extra={"egress": self.egress, "account": account.name},
                 )
-            self._metrics.polls.labels(self.egress, "bug").inc()
+            self._metrics.polls.labels(self.egress, "bug", Scope.POLL).inc()
         finally:
             self._in_flight.discard(account.name)
             self._landed.set()
@@ -305,8 +306,9 @@ class Dispatcher:
                 good=answer is not None and isinstance(answer.outcome, Snapshot),
                 limited=answer is not None and isinstance(answer.outcome, RateLimited),
             )
-        kind = "ok" if isinstance(answer.outcome, Snapshot) else answer.outcome.kind
-        self._metrics.polls.labels(self.egress, kind).inc()
+        outcome = answer.outcome
+        kind, scope = ("ok", "none") if isinstance(outcome, Snapshot) else (outcome.kind, outcome.scope)
+        self._metrics.polls.labels(self.egress, kind, scope).inc()
         self._metrics.latency.labels(self.egress).observe(answer.answered_s - answer.sent_s)
         return answer
 

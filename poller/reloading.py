@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poller.assembly import Assembly
-from poller.clock import Clock
+from poller.clock import NS_PER_S, Clock
 from poller.config import Config, Secrets, load, read_again, read_secrets
 from poller.config.difference import Difference, difference
 from poller.delivery import Delivery
@@ -95,7 +95,7 @@ class Reloading:
                 self._refuse(error)
                 raise
             self._refused = ()
-            self._metrics.config_reloaded(self._clock.utc_ns())
+            self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=True)
             self._report.adopt(config, secrets, lines)
             if lines:
                 logger.info("the configuration was reloaded", extra={"changed": list(lines)})
@@ -125,7 +125,7 @@ class Reloading:
             )
 
     def _refuse(self, error: ConfigError) -> None:
-        self._metrics.config_refused()
+        self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=False)
         self._report.refuse([str(problem) for problem in error.problems])
         if tuple(error.problems) != self._refused:  # the same again is no news
             self._refused = tuple(error.problems)

@@ -129,3 +129,13 @@ def test_changed_settings_hold_from_now_on() -> None:
     assert health.next_stale_s() == 20.0
     health.set_stretch({0: 3.0})
     assert (health.stretch(0), health.stretch(1)) == (3.0, 1.0)
+
+
+def test_a_good_answer_says_how_old_the_one_before_it_was() -> None:
+    health = watch(2)
+    assert health.good("a0", 100.0) is None, "the first: nobody knows"
+    assert health.good("a0", 112.5) == 12.5
+    assert [(each.account.name, each.state, each.good_age_s) for each in health.each(120.0)] == [
+        ("a0", State.OK, 7.5),
+        ("a1", State.OK, None),
+    ]

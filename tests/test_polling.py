@@ -226,7 +226,7 @@ async def test_an_account_is_polled_at_its_place_and_what_changed_is_accepted(wo
     await w.run(40)
     assert w.exchange.times() == alice_at(0, 1, 2, 3)
     assert w.outbox.told() == [(1, "first"), (2, "changed"), (3, "changed")]
-    assert w.metrics.value("polls_total", egress="default", outcome="ok") == 4
+    assert w.metrics.value("polls_total", egress="default", outcome="ok", scope="none") == 4
 
 
 async def test_a_failed_poll_is_never_a_balance_and_the_next_one_is_the_retry(world: MakeWorld) -> None:
@@ -424,7 +424,7 @@ async def test_a_bug_in_one_poll_is_that_polls_bug(world: MakeWorld) -> None:
     w.exchange.script["alice"] = [ZeroDivisionError("a bug")]
     await w.run(20)
     assert w.exchange.times() == alice_at(0, 1)
-    assert w.metrics.value("polls_total", egress="default", outcome="bug") == 1
+    assert w.metrics.value("polls_total", egress="default", outcome="bug", scope="poll") == 1
     assert w.budget.status().in_flight == 0
 
 

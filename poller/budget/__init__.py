@@ -103,14 +103,12 @@ class WeightBudget:
         self._block_left = 0
         self._block_until_s = -math.inf
         self._granted_metric = metrics.weight_granted.labels(egress)
-        metrics.weight_limit.labels(egress).set(window.allowed)
 
     def reconfigure(self, *, limit: int, share: float) -> None:
         """Allow another share of another limit from now on."""
         if limit != self._window.terms.configured:
             self._limit_learned_ns = None
         self._window.reconfigure(limit=limit, share=share)
-        self._metrics.weight_limit.labels(self.egress).set(self._window.allowed)
         self._changed.set()
 
     def leave_elsewhere(self) -> None:
@@ -284,7 +282,6 @@ class WeightBudget:
                 )
         if limited and (lower := terms.limited(used_weight, grant.weight)) is not None:
             self._limit_learned_ns = self._clock.utc_ns()
-            self._metrics.weight_limit.labels(self.egress).set(self._window.allowed)
             logger.error(
                 "the exchange allows less than is configured; correct budget.weight_limit",
                 extra={"egress": self.egress, "configured": terms.configured, "learned": lower},
@@ -346,7 +343,7 @@ class WeightBudget:
         """Return what an operator looks at when polls are late."""
         now_s = self._clock.monotonic_s()
         window = self._window
-        status = BudgetStatus(
+        return BudgetStatus(
             egress=self.egress,
             limit=window.limit,
             allowed=window.allowed,
@@ -359,10 +356,6 @@ class WeightBudget:
             pause_s=self.pause_left_s(),
             pause_cause=self._pause.cause if self._pause else "",
         )
-        self._metrics.weight_used.labels(self.egress).set(status.own)
-        self._metrics.weight_foreign.labels(self.egress).set(status.foreign)
-        self._metrics.weight_reported.labels(self.egress).set(status.reported or 0)
-        return status
 
     def _spend(self, weight: int, now_s: float, *, reported: bool) -> Grant:
         self._block_left -= weight

@@ -142,6 +142,8 @@ class Delivery:
         self._delivered = 0
         self._dead_letters = 0
         self._refused_in_a_row = 0
+        for counted in (metrics.records_delivered, metrics.dead_letters):
+            counted.labels(name)  # from 0 on, or the first ones would be no increase
         self._again = 0  # dead letters to be delivered again, when they were read
 
     async def open(self) -> None:
@@ -229,7 +231,6 @@ class Delivery:
             else:
                 break
         self._trouble.succeeded()
-        self._metrics.backlog.labels(self.name).set(self._outbox.backlog(self.name))
         self._moved.set()
 
     async def drained(self, position: int) -> None:

@@ -182,9 +182,6 @@ class Engine:
     def _note(self, standing: Standing) -> None:
         before, self.standing = self.standing, standing
         old, new = before.ledger, standing.ledger
-        for sink, cursor in new.cursors.items():
-            if cursor.absent_since_ns is None:
-                self._metrics.backlog.labels(sink).set(new.backlog(sink))
         for (sink, policy), count in (new.drops - old.drops).items():
             self._metrics.records_dropped.labels(sink, policy).inc(count)
         for sink, count in (new.replayed - old.replayed).items():

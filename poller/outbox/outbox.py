@@ -300,6 +300,8 @@ class Outbox:
             first_position=ledger.first,
             last_position=ledger.last,
             backlogs={sink: ledger.backlog(sink) for sink in present},
+            records=ledger.behind(0),
+            letters={sink: ledger.letters.get(sink, 0) for sink in present},
             dead_letters=sum(ledger.letters.values()),
             dropped={sink: ledger.cursors[sink].dropped for sink in present},
             used_bytes=self._engine.standing.used_bytes,

@@ -45,6 +45,8 @@ class OutboxStats:
         first_position: of the oldest record kept; ``last_position + 1`` if none is.
         last_position: of the newest record ever accepted; 0 before the first.
         backlogs: records not yet acknowledged, by registered sink.
+        records: kept, delivered ones included.
+        letters: records put aside, by registered sink.
         dead_letters: records put aside, all sinks together.
         dropped: records that a sink had not acknowledged and will not get, by registered sink.
         used_bytes: of the database file, without pages that wait to be used again.
@@ -57,6 +59,8 @@ class OutboxStats:
     first_position: int
     last_position: int
     backlogs: Mapping[str, int]
+    records: int
+    letters: Mapping[str, int]
     dead_letters: int
     dropped: Mapping[str, int]
     used_bytes: int

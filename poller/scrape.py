@@ -1,0 +1,202 @@
+"""Gauges that are computed at the moment somebody asks: a scrape sees the present, never the last look.
+
+The sources are asked on the event loop's thread, where a scrape has to be rendered. What has gone, such as a
+sink that a reload removed, has no series any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from poller.budget import BudgetStatus
+from poller.delivery import DeliveryStatus
+from poller.health import AccountHealth
+from poller.metrics import Metrics
+from poller.model import Baseline, State
+from poller.outbox import OutboxStats
+
+FRESH_INTERVALS = 2.0  # of the configured ones: what a fleet that does not fit cannot keep is not fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a scrape looks. Each is called anew every time; none may wait or do I/O.
+
+    Attributes:
+        budgets: one status for each egress address.
+        deliveries: one for each sink.
+        outbox: how it stands.
+        waits_s: for how many seconds a sink's oldest record has waited.
+        accounts: how each account is doing.
+        baselines: what was last accepted of each configured account, for balances as gauges.
+        ready: what ``/readyz`` holds against, by name.
+        max_balances: so many balances become gauges at most; 0: none do.
+    """
+
+    budgets: Callable[[], Iterable[BudgetStatus]]
+    deliveries: Callable[[], Iterable[DeliveryStatus]]
+    outbox: Callable[[], OutboxStats]
+    waits_s: Callable[[str], float]
+    accounts: Callable[[], Iterable[AccountHealth]]
+    baselines: Callable[[], Iterable[Baseline]] = tuple
+    ready: Callable[[], Mapping[str, bool]] = dict
+    max_balances: int = 0
+
+
+class Gauges(Collector):
+    """Computes the gauges from their sources at each scrape."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield every gauge as it is now."""
+        yield from _of_accounts(list(self._sources.accounts()))
+        yield from _of_addresses(list(self._sources.budgets()))
+        yield from _of_outbox(self._sources)
+        yield from _of_sinks(self._sources)
+        ready = _gauge("ready", "Whether this is right, of what /readyz holds against.", "check")
+        for check, is_right in self._sources.ready().items():
+            ready.add_metric([check], is_right)
+        yield ready
+        if self._sources.max_balances:
+            yield from _balances(self._sources.baselines(), self._sources.max_balances)
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the names, without asking anybody, so that no name is given away twice."""
+        silent = Sources(
+            budgets=tuple,
+            deliveries=tuple,
+            outbox=lambda: OutboxStats(
+                1, 0, {}, 0, {}, 0, {}, 0, 0, is_full=False, commits=0, set_aside=None
+            ),
+            waits_s=lambda _: 0.0,
+            accounts=tuple,
+            max_balances=self._sources.max_balances,
+        )
+        yield from Gauges(silent).collect()
+
+
+@contextmanager
+def scraped(metrics: Metrics, sources: Sources) -> Iterator[None]:
+    """Let scrapes of these metrics see the sources while the context lasts."""
+    gauges = Gauges(sources)
+    metrics.registry.register(gauges)
+    try:
+        yield
+    finally:
+        metrics.registry.unregister(gauges)
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"poller_{name}", text, labels=labels)
+
+
+def _single(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"poller_{name}", text, value=value)
+
+
+def _of_accounts(accounts: list[AccountHealth]) -> Iterator[GaugeMetricFamily]:
+    states = Counter((health.account.priority, health.state) for health in accounts)
+    fresh = Counter(health.account.priority for health in accounts if is_fresh(health))
+    priorities = sorted({priority for priority, _ in states})
+    counted = _gauge("accounts", "Accounts by priority and state.", "priority", "state")
+    for priority in priorities:
+        for state in State:
+            counted.add_metric([str(priority), state], states[priority, state])
+    yield counted
+    up_to_date = _gauge(
+        "accounts_fresh",
+        "Accounts, not quarantined, whose last good answer is at most two of their intervals old.",
+        "priority",
+    )
+    for priority in priorities:
+        up_to_date.add_metric([str(priority)], fresh[priority])
+    yield up_to_date
+
+
+def is_fresh(health: AccountHealth) -> bool:
+    """Say whether an account's data is as young as its interval promises."""
+    return (
+        health.state is not State.QUARANTINED
+        and health.good_age_s is not None
+        and health.good_age_s <= FRESH_INTERVALS * health.account.interval_s
+    )
+
+
+def _of_addresses(budgets: list[BudgetStatus]) -> Iterator[GaugeMetricFamily]:
+    figures: list[tuple[str, str, Callable[[BudgetStatus], float | None]]] = [
+        ("weight_limit", "What the exchange grants the address, weight per window.", lambda it: it.limit),
+        ("weight_allowed", "Our share of the limit.", lambda it: it.allowed),
+        ("weight_capacity", "What others leave us of our share.", lambda it: it.capacity),
+        ("weight_used", "Own weight that may still be in the window.", lambda it: it.own),
+        ("weight_foreign", "Weight that others used in the window, at least.", lambda it: it.foreign),
+        ("weight_reported", "Used weight as the exchange last said.", lambda it: it.reported),
+        ("budget_share_ratio", "Our share, of 1.", lambda it: it.allowed / it.limit),
+        ("polls_in_flight", "Requests without an answer yet.", lambda it: it.in_flight),
+    ]
+    for name, text, figure in figures:
+        gauge = _gauge(name, text, "egress")
+        for budget in budgets:
+            if (value := figure(budget)) is not None:
+                gauge.add_metric([budget.egress], value)
+        yield gauge
+    pauses = _gauge("pause_left_seconds", "Silence left, and its cause; none is 0.", "egress", "cause")
+    for budget in budgets:
+        pauses.add_metric([budget.egress, budget.pause_cause or "none"], budget.pause_s)
+    yield pauses
+
+
+def _of_outbox(sources: Sources) -> Iterator[GaugeMetricFamily]:
+    stats = sources.outbox()
+    oldest_s = max(map(sources.waits_s, stats.backlogs), default=0.0)
+    yield _single("outbox_records", "Records kept, delivered ones included.", stats.records)
+    yield _single("outbox_bytes", "What they take in the file.", stats.used_bytes)
+    yield _single("outbox_max_bytes", "What they may take.", stats.max_bytes)
+    yield _single("outbox_full", "Whether nothing is accepted, by size or for want of disk.", stats.is_full)
+    yield _single("outbox_oldest_seconds", "Age of the oldest record that some sink has not got.", oldest_s)
+    letters = _gauge("sink_dead_letters", "Records a sink refused for good that are kept.", "sink")
+    for sink, count in stats.letters.items():
+        letters.add_metric([sink], count)
+    yield letters
+
+
+def _of_sinks(sources: Sources) -> Iterator[GaugeMetricFamily]:
+    deliveries = list(sources.deliveries())
+    figures: list[tuple[str, str, Callable[[DeliveryStatus], float]]] = [
+        ("sink_backlog_records", "Records accepted and not yet acknowledged.", lambda it: it.backlog),
+        ("sink_lag_seconds", "Age of the oldest of them.", lambda it: sources.waits_s(it.name)),
+        ("sink_failing_seconds", "Since the first failure after the last success.", lambda it: it.failing_s),
+        (
+            "sink_breaker_open",
+            "Whether it failed so often that single records are tried.",
+            lambda it: it.is_open,
+        ),
+    ]
+    for name, text, figure in figures:
+        gauge = _gauge(name, text, "sink")
+        for delivery in deliveries:
+            gauge.add_metric([delivery.name], figure(delivery))
+        yield gauge
+
+
+def _balances(baselines: Iterable[Baseline], most: int) -> Iterator[GaugeMetricFamily]:
+    held = [
+        ([baseline.account, balance.asset], balance)
+        for baseline in baselines
+        for balance in baseline.balances or ()
+    ]
+    gauge = _gauge("balance", "What an account holds in total; rounded to a float.", "account", "asset")
+    for labels, balance in islice(held, most):
+        gauge.add_metric(labels, float(balance.total))
+    yield gauge
+    yield _single(
+        "balance_series_omitted", "Balances that are beyond metrics.max_series.", max(0, len(held) - most)
+    )
