@@ -15,12 +15,14 @@ from poller.config.settings import (
     EgressSettings,
     ExchangeSettings,
     LoggingSettings,
+    MetricsSettings,
     OutboxSettings,
     Place,
     ReloadSettings,
     SecretSetting,
     ShutdownSettings,
     SinkSettings,
+    TracingSettings,
 )
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "EgressSettings",
     "ExchangeSettings",
     "LoggingSettings",
+    "MetricsSettings",
     "OutboxSettings",
     "Place",
     "ReloadSettings",
@@ -38,6 +41,7 @@ __all__ = [
     "Secrets",
     "ShutdownSettings",
     "SinkSettings",
+    "TracingSettings",
     "load",
     "load_outbox",
     "read_again",

@@ -28,6 +28,9 @@ _PROXY = re.compile(
     r"http://(?:[^\s/?#@:]+(?::[^\s/?#@]*)?@)?(?:[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?"
 )
 
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
 _NONE: Final = Secret("")  # stands for a secret that cannot be read
 
 
@@ -41,6 +44,7 @@ class Secrets:
         proxies: the URL by the name of the egress, of those that have one.
         sink_options: by the sink's name: what its class is made with.
         server_token: what clients of the daemon's own server have to show; ``None`` if nothing.
+        tracing_headers: by name; empty if none are configured.
         unavailable: whose secrets cannot be reached now, such as ``accounts.treasury``, ``egress.frankfurt``
             or ``sinks.bus``, and why. They are in none of the others. Without its proxy an egress must not be
             used at all: its accounts would be seen at another address.
@@ -51,6 +55,7 @@ class Secrets:
     sink_options: Mapping[str, SinkOptions] = field(repr=False)
     masters: Mapping[str, Credentials] = field(default_factory=dict)
     server_token: Secret | None = None
+    tracing_headers: Mapping[str, Secret] = field(default_factory=dict)
     unavailable: Mapping[str, Problem] = field(default_factory=dict)
 
     def obstacle(self, account: Account) -> Problem | None:
@@ -105,6 +110,7 @@ def read_again(config: Config, secrets: Secrets) -> Secrets:
         sinks={name: one for name, one in config.sinks.items() if f"sinks.{name}" in missing},
         discover={name: one for name, one in config.discover.items() if f"discover.{name}" in missing},
         server_token=config.server_token if "server.token" in missing else None,
+        tracing=config.tracing if "tracing.headers" in missing else None,
     )
     reader = _Reader(_settings(part))
     for name, credentials in secrets.credentials.items():
@@ -120,6 +126,7 @@ def read_again(config: Config, secrets: Secrets) -> Secrets:
         _in_order(config.sinks, secrets.sink_options, found.sink_options),
         _in_order(config.discover, secrets.masters, found.masters),
         secrets.server_token or found.server_token,
+        secrets.tracing_headers or found.tracing_headers,
         _in_order(missing, {**found.unavailable, **wrong}),
     )
 
@@ -178,7 +185,15 @@ class _Reader:
             for name, sink in config.sinks.items()
             if (whole := self.sink_options(f"sinks.{name}", sink, config)) is not None
         }
-        return Secrets(credentials, proxies, options, masters, self.server_token(config), self.unavailable)
+        return Secrets(
+            credentials,
+            proxies,
+            options,
+            masters,
+            self.server_token(config),
+            self.headers(None if config.tracing is None else config.tracing.headers),
+            self.unavailable,
+        )
 
     def _credentials(
         self, keys: Mapping[str, AccountKeys], owners: dict[Secret, SecretSetting]
@@ -217,6 +232,18 @@ class _Reader:
         if setting is not None and token is not None and (fault := token_fault(token.reveal())):
             self._add(setting, f"{setting.reference.shown} {fault}", "make one with: openssl rand -hex 32")
         return token
+
+    def headers(self, setting: SecretSetting | None) -> dict[str, Secret]:
+        if setting is None or (text := self._secret(setting)) is None:
+            return {}
+        pairs = [part.strip().partition("=") for part in text.reveal().split(",")]
+        if not all(
+            _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value) for name, _, value in pairs
+        ):
+            message = f"{setting.reference.shown} is not a list of headers"
+            self._add(setting, message, "write NAME=VALUE into it, with commas between several")
+            return {}
+        return {name: Secret(value) for name, _, value in pairs}
 
     def sink_options(self, path: str, sink: SinkSettings, config: Config) -> SinkOptions | None:
         secrets = {key: self._secret(setting) for key, setting in sink.secrets.items()}
@@ -309,6 +336,8 @@ def _settings(config: Config) -> Iterator[SecretSetting]:
         yield from sink.secrets.values()
     if config.server_token is not None:
         yield config.server_token
+    if config.tracing is not None and config.tracing.headers is not None:
+        yield config.tracing.headers
 
 
 def _in_order(names: Iterable[str], *parts: Mapping[str, T]) -> dict[str, T]:

@@ -19,10 +19,12 @@ from poller.config.sections import (
     read_exchange,
     read_key_policy,
     read_logging,
+    read_metrics,
     read_outbox,
     read_reload,
     read_server,
     read_shutdown,
+    read_tracing,
 )
 from poller.config.settings import Config, ExchangeSettings, OutboxSettings, Place
 from poller.errors import ConfigError, Problem
@@ -39,6 +41,8 @@ KEYS: Final = (
     "sinks",
     "outbox",
     "server",
+    "metrics",
+    "tracing",
     "shutdown",
     "reload",
     "logging",
@@ -110,6 +114,8 @@ def _configure(source: Source, problems: list[Problem]) -> Config:
         shutdown=shutdown,
         logging=logging,
         reload=read_reload(sections["reload"], findings),
+        metrics=read_metrics(sections["metrics"], findings),
+        tracing=read_tracing(source.root.entries.get("tracing"), directory, findings),
         key_policy=read_key_policy(source.root.entries.get("key_policy"), findings),
         discover=read_discover(sections["discover"], source, egress.keys()),
         sub_accounts=fleet.sub_accounts,

@@ -19,6 +19,7 @@ _PATTERN = re.compile(r"[A-Za-z0-9_*?-]{1,64}")
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?")
 _LISTEN = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,252})|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+_ENDPOINT = re.compile(_URL.pattern + r"(?:[A-Za-z0-9._~-]+/?)*")
 NAME_RULE: Final = "use 1 to 64 letters, digits, '_' and '-'"
 
 _VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f]+")
@@ -98,6 +99,28 @@ def _base_url(text: str) -> str:
             "write https://; plain http is for this machine only (127.0.0.1, ::1, localhost)",
         )
     return text.rstrip("/")
+
+
+def _endpoint(text: str) -> str:
+    host_and_port = _ENDPOINT.fullmatch(text)
+    if host_and_port is None or int(host_and_port["port"] or 0) > 65_535:
+        shown = "an URL with a user in it" if "@" in text else repr(text[:80])
+        raise Refusal(
+            f"{shown} is not the address of a collector", "write https://HOST:PORT, with a path if need be"
+        )
+    if text.startswith("http://") and not is_loopback(text):
+        raise Refusal(
+            f"{text[:80]!r} would send names of accounts in the clear",
+            "write https://; plain http is for this machine only (127.0.0.1, ::1, localhost)",
+        )
+    return text.rstrip("/")
+
+
+def _sample(value: object) -> float:
+    share = parse_share(value)
+    if not 0.0001 <= share <= 1:
+        raise Refusal(f"{value!r} is out of range", "write 0.01% to 100%")
+    return share
 
 
 def _local_address(text: str) -> str:
@@ -304,6 +327,21 @@ class ServerSection(Section):
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
     token: Reference | None = None
     hosts: list[Annotated[str, AfterValidator(_host)]] = []
+
+
+class MetricsSection(Section):
+    """``metrics``."""
+
+    balances: bool = False
+    max_series: Annotated[int, Field(ge=1, le=100_000)] = 5_000
+
+
+class TracingSection(Section):
+    """``tracing``."""
+
+    endpoint: Annotated[str, AfterValidator(_endpoint)]
+    headers: Reference | None = None
+    sample: Annotated[float, BeforeValidator(_sample)] = 0.01
 
 
 class ShutdownSection(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +16,12 @@ from poller.config.models import (
     ExchangeSection,
     KeyPolicySection,
     LoggingSection,
+    MetricsSection,
     OutboxSection,
     ReloadSection,
     ServerSection,
     ShutdownSection,
+    TracingSection,
     is_loopback,
     is_name,
     listening,
@@ -28,10 +31,12 @@ from poller.config.settings import (
     EgressSettings,
     ExchangeSettings,
     LoggingSettings,
+    MetricsSettings,
     OutboxSettings,
     ReloadSettings,
     SecretSetting,
     ShutdownSettings,
+    TracingSettings,
 )
 from poller.server.settings import ServerSettings
 
@@ -39,6 +44,7 @@ from poller.server.settings import ServerSettings
 LEAST_TIMEOUT_S: Final = 12.0
 WINDOW_S: Final = 60.0
 POLL_WEIGHT: Final = 5
+TRACING_MODULES: Final = ("opentelemetry", "google.protobuf", "requests")
 
 
 def read_exchange(node: Node, findings: Findings) -> ExchangeSettings | None:
@@ -175,6 +181,26 @@ def read_server(
         return settings, None
     token = SecretSetting(section.token, directory, "server.token", findings.place(node.entries["token"]))
     return settings, token
+
+
+def read_metrics(node: Node, findings: Findings) -> MetricsSettings:
+    """Return what becomes a metric."""
+    section = findings.check(MetricsSection, node, "metrics") or MetricsSection()
+    return MetricsSettings(balances=section.balances, max_series=section.max_series)
+
+
+def read_tracing(node: Node | None, directory: Path, findings: Findings) -> TracingSettings | None:
+    """Return where traces go; ``None`` is a file that does not say, and traces nothing."""
+    if node is None or (section := findings.check(TracingSection, node, "tracing")) is None:
+        return None
+    if any(find_spec(module) is None for module in TRACING_MODULES):
+        message = "traces need a package that is not installed"
+        findings.add(node, "tracing", message, "run: pip install 'poller[otel]', or remove the section")
+    headers = None
+    if section.headers is not None:
+        place = findings.place(node.entries["headers"])
+        headers = SecretSetting(section.headers, directory, "tracing.headers", place)
+    return TracingSettings(endpoint=section.endpoint, headers=headers, sample=section.sample)
 
 
 def read_shutdown(node: Node, findings: Findings) -> ShutdownSettings:

@@ -165,6 +165,34 @@ class OutboxSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """What becomes a metric beside what always does.
+
+    Attributes:
+        balances: one gauge for each account and asset.
+        max_series: so many of those at most.
+    """
+
+    balances: bool = False
+    max_series: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where traces go.
+
+    Attributes:
+        endpoint: of an OTLP/HTTP collector, without ``/v1/traces`` and without a slash at the end.
+        headers: where further headers for it are kept.
+        sample: the share of polls and deliveries that is traced, more than 0 and at most 1.
+    """
+
+    endpoint: str
+    headers: SecretSetting | None = None
+    sample: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownSettings:
     """How to stop. ``drain_s``: seconds at most that the sinks get for what was accepted."""
 
@@ -201,6 +229,7 @@ class Config:
         key_policy: what follows from keys that can do more than read; see ``poller.checking.KeyWatch``.
         server: the daemon's own HTTP server; ``None`` if there is to be none.
         server_token: what its clients have to show; ``None`` if nothing.
+        tracing: ``None`` if nothing is traced.
         places: where each key stands, by its dotted path; see ``place``.
     """
 
@@ -221,6 +250,8 @@ class Config:
     sub_accounts: Mapping[str, str] = field(default_factory=dict, repr=False)
     server: ServerSettings | None = None
     server_token: SecretSetting | None = None
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings | None = None
     places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     def place(self, key: str) -> Place:

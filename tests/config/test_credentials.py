@@ -23,6 +23,7 @@ from poller.secrets import Secret
 
 Loaded = Callable[..., Config]
 Keep = Callable[..., Path]
+Problems = Callable[..., list[str]]
 
 A = "accounts: {a: {api_key: env:A_KEY, secret: env:A_SECRET}}\n"
 KEY = "vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"
@@ -287,6 +288,31 @@ def test_a_token_that_protects_nothing_is_refused_with_a_command_that_makes_one(
     monkeypatch.setenv("T", token)
     assert refused(loaded(A + "server: {token: env:T}")) == [
         f"accounts.yaml:2: server.token: env:T {fault}; make one with: openssl rand -hex 32"
+    ]
+
+
+@pytest.mark.parametrize("text", ["no-pair", "=value", "name=", "a b=c", "a=b,", "a=b,c", "a=b\nc=d", "ä=b"])
+def test_what_is_no_list_of_headers_is_refused_and_not_shown(
+    text: str, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("H", text)
+    assert refused(loaded(A + "tracing: {endpoint: 'https://collector', headers: env:H}")) == [
+        (
+            "accounts.yaml:2: tracing.headers: env:H is not a list of headers;"
+            " write NAME=VALUE into it, with commas between several"
+        )
+    ]
+
+
+def test_tracing_without_its_package_says_what_to_install(
+    problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.config.sections.TRACING_MODULES", ("opentelemetry_that_nobody_installed",))
+    assert problems(A + "tracing: {endpoint: 'https://collector'}") == [
+        (
+            "accounts.yaml:2: tracing: traces need a package that is not installed;"
+            " run: pip install 'poller[otel]', or remove the section"
+        )
     ]
 
 

@@ -17,6 +17,7 @@ from poller.config import (
     DiscoverSettings,
     ExchangeSettings,
     LoggingSettings,
+    MetricsSettings,
     OutboxSettings,
     ReloadSettings,
     ShutdownSettings,
@@ -33,12 +34,14 @@ from poller.config.models import (
     EgressSection,
     ExchangeSection,
     LoggingSection,
+    MetricsSection,
     OutboxSection,
     ReloadSection,
     Section,
     ServerSection,
     ShutdownSection,
     SinkSection,
+    TracingSection,
 )
 from poller.delivery import DeliverySettings
 from poller.secrets import Secret
@@ -76,6 +79,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         path.write_bytes(content)
     for name in ("TREASURY_KEY", "TREASURY_SECRET", "MORE_KEY", "MORE_SECRET", "MASTER_KEY", "MASTER_SECRET"):
         monkeypatch.setenv(name, f"made-up-{name}")
+    monkeypatch.setenv("OTLP_HEADERS", "authorization=Bearer made-up,x-scope=desk")
     monkeypatch.setenv("WEBHOOK_URL", "https://example.com/hooks/T0ken")
     for name in ("WEBHOOK_SECRET", "WEBHOOK_PREVIOUS_SECRET"):
         monkeypatch.setenv(name, "whsec_" + 10 * "made")
@@ -104,6 +108,10 @@ def test_the_example_loads_with_its_secrets(example: Config) -> None:
     }
     assert list(secrets.masters) == ["main"]
     assert list(secrets.proxies) == ["frankfurt"]
+    assert {name: value.reveal() for name, value in secrets.tracing_headers.items()} == {
+        "authorization": "Bearer made-up",
+        "x-scope": "desk",
+    }
     assert list(secrets.sink_options) == ["history", "audit", "hook", "console"]
     assert secrets.server_token == Secret(TOKEN)
 
@@ -116,6 +124,9 @@ def test_where_the_example_can_show_a_default_it_does(example: Config) -> None:
     master = example.discover["main"]
     assert master == DiscoverSettings(master.keys)
     assert example.sub_accounts == {"sub-001": "trader1@example.com"}
+    assert example.metrics == MetricsSettings()
+    assert example.tracing is not None
+    assert example.tracing.sample == TracingSection(endpoint="http://127.0.0.1:4318").sample
     assert example.shutdown == ShutdownSettings()
     assert example.reload == ReloadSettings()
     assert example.logging == LoggingSettings()
@@ -137,6 +148,8 @@ def test_the_example_has_every_section() -> None:
         ("defaults", DefaultsSection),
         ("outbox", OutboxSection),
         ("server", ServerSection),
+        ("metrics", MetricsSection),
+        ("tracing", TracingSection),
         ("shutdown", ShutdownSection),
         ("reload", ReloadSection),
         ("logging", LoggingSection),

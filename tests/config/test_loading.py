@@ -12,6 +12,7 @@ from poller.config import (
     EgressSettings,
     ExchangeSettings,
     LoggingSettings,
+    MetricsSettings,
     OutboxSettings,
     Place,
     SecretSetting,
@@ -67,6 +68,8 @@ def test_what_is_written_arrives_in_the_units_of_the_components(loaded: Loaded, 
         exchange: {base_url: "http://127.0.0.1:8080/", recv_window: 2500ms, connect_timeout: 1s, timeout: 2s, time_sync: 1h}
         budget: {weight_limit: 600, share: 50%, window: 5s}
         outbox: {path: /var/lib/outbox.db, retain: 0s, max_size: 10MB, when_full: block}
+        metrics: {balances: true, max_series: 100}
+        tracing: {endpoint: "https://otlp.example:4318/otlp/", headers: file:otlp.txt, sample: 50%}
         shutdown: {drain: 500ms}
         logging: {level: debug, format: json}
         egress:
@@ -79,9 +82,14 @@ def test_what_is_written_arrives_in_the_units_of_the_components(loaded: Loaded, 
     assert config.budget == BudgetSettings(600, 0.5, 5.0)
     assert config.outbox == OutboxSettings(Path("/var/lib/outbox.db"), 0.0, 10_000_000, "block")
     assert config.shutdown == ShutdownSettings(0.5)
+    assert config.metrics == MetricsSettings(balances=True, max_series=100)
+    assert config.tracing is not None
+    assert (config.tracing.endpoint, config.tracing.sample) == ("https://otlp.example:4318/otlp", 0.5)
+    assert config.tracing.headers is not None
+    assert config.tracing.headers.key == "tracing.headers"
     assert config.logging == LoggingSettings("debug", "json")
     proxy = SecretSetting(
-        SecretReference("file", "proxy.url"), tmp_path, "egress.away.proxy", Place("accounts.yaml", 9)
+        SecretReference("file", "proxy.url"), tmp_path, "egress.away.proxy", Place("accounts.yaml", 11)
     )
     assert config.egress == {
         "default": EgressSettings(),
@@ -242,7 +250,7 @@ def test_the_server_names_its_token_and_without_the_section_there_is_no_server(
 def test_empty_sections_are_as_good_as_none(loaded: Loaded) -> None:
     config = loaded(
         A
-        + "exchange:\nbudget:\negress:\n  default:\ndefaults:\ninclude:\nsinks:\noutbox:\nserver:\nshutdown:\nlogging:\n"
+        + "exchange:\nbudget:\negress:\n  default:\ndefaults:\ninclude:\nsinks:\noutbox:\nserver:\nmetrics:\nshutdown:\nlogging:\n"
     )
     assert config.exchange == ExchangeSettings()
     assert config.egress == {"default": EgressSettings()}
@@ -269,9 +277,21 @@ def test_the_representation_of_a_configuration_shows_where_secrets_are_and_none_
     [
         # keys
         ("acounts: {}", "1: acounts: unknown key 'acounts', did you mean 'accounts'?"),
-        ("metrics: {listen: 1}", ("1: metrics: unknown key 'metrics'; known here: accounts, budget, defaults, discover, egress,"
-         " exchange, include, key_policy, logging, outbox, reload, server, shutdown, sinks")),
+        ("listen: {listen: 1}", ("1: listen: unknown key 'listen'; known here: accounts, budget, defaults, discover, egress,"
+         " exchange, include, key_policy, logging, metrics, outbox, reload, server, shutdown, sinks, tracing")),
         ("exchange: {recv_windw: 10s}", "1: exchange.recv_windw: unknown key 'recv_windw', did you mean 'recv_window'?"),
+        ("metrics: {max_series: 0}",
+         "1: metrics.max_series: 0 does not fit; write a number greater than or equal to 1"),
+        ("tracing: {sample: 1%}", "1: tracing.endpoint: is required and missing; add it"),
+        ("tracing: {endpoint: 'http://collector:4318'}",
+         ("1: tracing.endpoint: 'http://collector:4318' would send names of accounts in the clear;"
+         " write https://; plain http is for this machine only (127.0.0.1, ::1, localhost)")),
+        ("tracing: {endpoint: 'https://user:s3cr3t@collector'}",
+         ("1: tracing.endpoint: an URL with a user in it is not the address of a collector;"
+         " write https://HOST:PORT, with a path if need be")),
+        ("tracing: {endpoint: 'https://collector', sample: 0.001%}",
+         "1: tracing.sample: '0.001%' is out of range; write 0.01% to 100%"),
+        ("tracing: {endpoint: 'https://collector', headers: 'authorization=s3cr3t'}", f"1: tracing.headers: {LITERAL}"),
         ("shutdown: {x: 1}", "1: shutdown.x: unknown key 'x'; known here: drain"),
         ("shutdown:\n  drain: 1s\n  drain: 2s", "3: shutdown.drain: this key stands on line 2 already; remove one of the two"),
         ("shutdown: {drain:5s}", "1: shutdown.?: unknown key 'drain:...'; write a space after the colon"),

@@ -38,6 +38,8 @@ sinks:
   s: {{kind: probe, path: data/x, token: env:POLLER_TEST_TOKEN, nested: {{a: 1}}, emit: every, heartbeat: 15m}}
 outbox: {{path: data/outbox.db, retain: 24h, max_size: 1GiB, when_full: block}}
 server: {{listen: "127.0.0.1:8080", token: env:POLLER_TEST_SERVER, hosts: [poller.example.net]}}
+metrics: {{balances: false, max_series: 5000}}
+tracing: {{endpoint: "http://127.0.0.1:4318", headers: env:POLLER_TEST_TOKEN, sample: 1%}}
 shutdown: {{drain: 20s}}
 logging: {{level: info, format: auto}}
 """
