@@ -104,6 +104,7 @@ class Metrics:
         self._reload_successful = self._gauge(
             "config_last_reload_successful", "Whether the last attempt to load the configuration was good."
         )
+        self._reload_successful.set(1)  # or else nothing would run
         self._reload_success_s = self._gauge(
             "config_last_reload_success_timestamp_seconds", "When what is in force was loaded."
         )
