@@ -1,15 +1,18 @@
 """Gauges that are computed at the moment somebody asks: a scrape sees the present, never the last look.
 
-The sources are asked on the event loop's thread, where a scrape has to be rendered. What has gone, such as a
-sink that a reload removed, has no series any more.
+A scrape may be rendered in any thread. The sources are asked on the event loop, in one go, so what is seen is
+one moment; turning that into series is done where the scrape is. What has gone, such as a sink that a reload
+removed, has no series any more.
 """
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from prometheus_client.core import GaugeMetricFamily
@@ -22,7 +25,10 @@ from poller.metrics import Metrics
 from poller.model import Baseline, State
 from poller.outbox import OutboxStats
 
+ANSWER_S = 5.0  # within a scrape's own time-out
 FRESH_INTERVALS = 2.0  # of the configured ones: what a fleet that does not fit cannot keep is not fresh
+
+_EMPTY = OutboxStats(1, 0, {}, 0, {}, 0, {}, 0, 0, is_full=False, commits=0, set_aside=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,49 +56,104 @@ class Sources:
     max_balances: int = 0
 
 
-class Gauges(Collector):
-    """Computes the gauges from their sources at each scrape."""
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What the sources said, all at one moment."""
 
-    def __init__(self, sources: Sources) -> None:
+    budgets: Sequence[BudgetStatus] = ()
+    deliveries: Sequence[DeliveryStatus] = ()
+    outbox: OutboxStats = _EMPTY
+    waits_s: Mapping[str, float] = field(default_factory=dict)
+    accounts: Sequence[AccountHealth] = ()
+    baselines: Sequence[Baseline] = ()
+    ready: Mapping[str, bool] = field(default_factory=dict)
+
+
+class Gauges(Collector):
+    """Computes the gauges from their sources at each scrape.
+
+    Args:
+        loop: where the sources are asked.
+    """
+
+    def __init__(self, sources: Sources, loop: asyncio.AbstractEventLoop) -> None:
         self._sources = sources
+        self._loop = loop
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield every gauge as it is now."""
-        yield from _of_accounts(list(self._sources.accounts()))
-        yield from _of_addresses(list(self._sources.budgets()))
-        yield from _of_outbox(self._sources)
-        yield from _of_sinks(self._sources)
-        ready = _gauge("ready", "Whether this is right, of what /readyz holds against.", "check")
-        for check, is_right in self._sources.ready().items():
-            ready.add_metric([check], is_right)
-        yield ready
-        if self._sources.max_balances:
-            yield from _balances(self._sources.baselines(), self._sources.max_balances)
+        """Yield every gauge as it is now.
+
+        Raises:
+            TimeoutError: the event loop does not answer.
+        """
+        yield from self._series(self._moment())
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Yield the names, without asking anybody, so that no name is given away twice."""
-        silent = Sources(
-            budgets=tuple,
-            deliveries=tuple,
-            outbox=lambda: OutboxStats(
-                1, 0, {}, 0, {}, 0, {}, 0, 0, is_full=False, commits=0, set_aside=None
-            ),
-            waits_s=lambda _: 0.0,
-            accounts=tuple,
-            max_balances=self._sources.max_balances,
+        yield from self._series(_Moment())
+
+    def _moment(self) -> _Moment:
+        if _running_loop() is self._loop:
+            return self._look()
+        asked: concurrent.futures.Future[_Moment] = concurrent.futures.Future()
+
+        def answer() -> None:
+            if not asked.set_running_or_notify_cancel():
+                return
+            try:
+                asked.set_result(self._look())
+            except Exception as error:  # noqa: BLE001  # whoever scrapes is told
+                asked.set_exception(error)
+
+        self._loop.call_soon_threadsafe(answer)
+        try:
+            return asked.result(ANSWER_S)
+        except concurrent.futures.TimeoutError:
+            asked.cancel()
+            raise TimeoutError(f"the event loop has not answered for {ANSWER_S} s") from None
+
+    def _look(self) -> _Moment:
+        sources = self._sources
+        outbox = sources.outbox()
+        return _Moment(
+            budgets=tuple(sources.budgets()),
+            deliveries=tuple(sources.deliveries()),
+            outbox=outbox,
+            waits_s={sink: sources.waits_s(sink) for sink in outbox.backlogs},
+            accounts=tuple(sources.accounts()),
+            baselines=tuple(sources.baselines()) if sources.max_balances else (),
+            ready=dict(sources.ready()),
         )
-        yield from Gauges(silent).collect()
+
+    def _series(self, moment: _Moment) -> Iterator[GaugeMetricFamily]:
+        yield from _of_accounts(moment.accounts)
+        yield from _of_addresses(moment.budgets)
+        yield from _of_outbox(moment)
+        yield from _of_sinks(moment)
+        ready = _gauge("ready", "Whether this is right, of what /readyz holds against.", "check")
+        for check, is_right in moment.ready.items():
+            ready.add_metric([check], is_right)
+        yield ready
+        if self._sources.max_balances:
+            yield from _balances(moment.baselines, self._sources.max_balances)
 
 
 @contextmanager
 def scraped(metrics: Metrics, sources: Sources) -> Iterator[None]:
-    """Let scrapes of these metrics see the sources while the context lasts."""
-    gauges = Gauges(sources)
+    """Let scrapes of these metrics see the sources while the context lasts. Enter it on the event loop."""
+    gauges = Gauges(sources, asyncio.get_running_loop())
     metrics.registry.register(gauges)
     try:
         yield
     finally:
         metrics.registry.unregister(gauges)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -103,7 +164,7 @@ def _single(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"poller_{name}", text, value=value)
 
 
-def _of_accounts(accounts: list[AccountHealth]) -> Iterator[GaugeMetricFamily]:
+def _of_accounts(accounts: Sequence[AccountHealth]) -> Iterator[GaugeMetricFamily]:
     states = Counter((health.account.priority, health.state) for health in accounts)
     fresh = Counter(health.account.priority for health in accounts if is_fresh(health))
     priorities = sorted({priority for priority, _ in states})
@@ -131,7 +192,7 @@ def is_fresh(health: AccountHealth) -> bool:
     )
 
 
-def _of_addresses(budgets: list[BudgetStatus]) -> Iterator[GaugeMetricFamily]:
+def _of_addresses(budgets: Sequence[BudgetStatus]) -> Iterator[GaugeMetricFamily]:
     figures: list[tuple[str, str, Callable[[BudgetStatus], float | None]]] = [
         ("weight_limit", "What the exchange grants the address, weight per window.", lambda it: it.limit),
         ("weight_allowed", "Our share of the limit.", lambda it: it.allowed),
@@ -154,9 +215,9 @@ def _of_addresses(budgets: list[BudgetStatus]) -> Iterator[GaugeMetricFamily]:
     yield pauses
 
 
-def _of_outbox(sources: Sources) -> Iterator[GaugeMetricFamily]:
-    stats = sources.outbox()
-    oldest_s = max(map(sources.waits_s, stats.backlogs), default=0.0)
+def _of_outbox(moment: _Moment) -> Iterator[GaugeMetricFamily]:
+    stats = moment.outbox
+    oldest_s = max(moment.waits_s.values(), default=0.0)
     yield _single("outbox_records", "Records kept, delivered ones included.", stats.records)
     yield _single("outbox_bytes", "What they take in the file.", stats.used_bytes)
     yield _single("outbox_max_bytes", "What they may take.", stats.max_bytes)
@@ -168,11 +229,10 @@ def _of_outbox(sources: Sources) -> Iterator[GaugeMetricFamily]:
     yield letters
 
 
-def _of_sinks(sources: Sources) -> Iterator[GaugeMetricFamily]:
-    deliveries = list(sources.deliveries())
+def _of_sinks(moment: _Moment) -> Iterator[GaugeMetricFamily]:
     figures: list[tuple[str, str, Callable[[DeliveryStatus], float]]] = [
         ("sink_backlog_records", "Records accepted and not yet acknowledged.", lambda it: it.backlog),
-        ("sink_lag_seconds", "Age of the oldest of them.", lambda it: sources.waits_s(it.name)),
+        ("sink_lag_seconds", "Age of the oldest of them.", lambda it: moment.waits_s.get(it.name, 0.0)),
         ("sink_failing_seconds", "Since the first failure after the last success.", lambda it: it.failing_s),
         (
             "sink_breaker_open",
@@ -182,7 +242,7 @@ def _of_sinks(sources: Sources) -> Iterator[GaugeMetricFamily]:
     ]
     for name, text, figure in figures:
         gauge = _gauge(name, text, "sink")
-        for delivery in deliveries:
+        for delivery in moment.deliveries:
             gauge.add_metric([delivery.name], figure(delivery))
         yield gauge
 

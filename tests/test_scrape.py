@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client import generate_latest
@@ -21,7 +24,7 @@ def series(metrics: Metrics) -> int:
     return sum(len(family.samples) for family in families)
 
 
-def test_a_scrape_sees_the_present_each_time() -> None:
+async def test_a_scrape_sees_the_present_each_time() -> None:
     metrics = Metrics()
     budgets = [BUDGET]
     with scraped(metrics, sources(budgets=lambda: budgets)):
@@ -44,7 +47,7 @@ def _with(**figures: object) -> BudgetStatus:
     return BudgetStatus(**(fields | figures))
 
 
-def test_what_the_exchange_never_said_has_no_series() -> None:
+async def test_what_the_exchange_never_said_has_no_series() -> None:
     metrics = Metrics()
     with scraped(metrics, sources(budgets=lambda: [_with(reported=None)])):
         names = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
@@ -52,7 +55,7 @@ def test_what_the_exchange_never_said_has_no_series() -> None:
     assert "poller_weight_used" in names
 
 
-def test_a_pause_shows_with_its_cause_and_none_as_zero() -> None:
+async def test_a_pause_shows_with_its_cause_and_none_as_zero() -> None:
     metrics = Metrics()
     with scraped(metrics, sources(budgets=lambda: [_with(pause_s=42.5, pause_cause="banned")])):
         assert metrics.value("pause_left_seconds", egress="default", cause="banned") == 42.5
@@ -61,7 +64,7 @@ def test_a_pause_shows_with_its_cause_and_none_as_zero() -> None:
     assert 'poller_pause_left_seconds{cause="none",egress="default"} 0.0' in text
 
 
-def test_outbox_and_sinks_show_as_they_stand() -> None:
+async def test_outbox_and_sinks_show_as_they_stand() -> None:
     metrics = Metrics()
     with scraped(metrics, sources(ready=lambda: {"clock": True, "outbox": False})):
         assert metrics.value("outbox_records") == 38
@@ -79,7 +82,7 @@ def test_outbox_and_sinks_show_as_they_stand() -> None:
     assert 'poller_ready{check="outbox"} 0.0' in text
 
 
-def test_accounts_are_counted_by_priority_and_state_and_freshness() -> None:
+async def test_accounts_are_counted_by_priority_and_state_and_freshness() -> None:
     fleet = [
         account("a", age_s=20.0),
         account("b", age_s=20.1),
@@ -114,13 +117,13 @@ def test_fresh_is_within_two_intervals(age_s: float | None, state: State, *, fre
     assert is_fresh(AccountHealth(Account("a", 10.0), state, age_s)) is fresh
 
 
-def test_balances_are_no_series_unless_they_are_asked_for() -> None:
+async def test_balances_are_no_series_unless_they_are_asked_for() -> None:
     metrics = Metrics()
     with scraped(metrics, sources(baselines=lambda: [baseline("a", BTC="2")])):
         assert metrics.total("balance") == 0
 
 
-def test_balances_stop_at_the_bound_and_say_how_many_are_left_out() -> None:
+async def test_balances_stop_at_the_bound_and_say_how_many_are_left_out() -> None:
     held: Iterable[Baseline] = [baseline("a", BTC="2", ETH="0.5"), Baseline("new"), baseline("b", BTC="40")]
     metrics = Metrics()
     with scraped(metrics, sources(baselines=lambda: held, max_balances=2)):
@@ -133,7 +136,7 @@ def test_balances_stop_at_the_bound_and_say_how_many_are_left_out() -> None:
         assert metrics.value("balance_series_omitted") == 0
 
 
-def test_a_fleet_of_thousands_has_no_more_series_than_a_small_one() -> None:
+async def test_a_fleet_of_thousands_has_no_more_series_than_a_small_one() -> None:
     def series_of(count: int) -> int:
         fleet = [account(f"a{number}", age_s=5.0) for number in range(count)]
         metrics = Metrics()
@@ -147,7 +150,7 @@ def test_a_fleet_of_thousands_has_no_more_series_than_a_small_one() -> None:
     assert series_of(5_000) == series_of(5) < 300
 
 
-def test_nobody_is_asked_before_the_first_scrape() -> None:
+async def test_nobody_is_asked_before_the_first_scrape() -> None:
     def never() -> list[BudgetStatus]:
         raise AssertionError
 
@@ -168,3 +171,35 @@ def test_the_configuration_in_force_shows_when_it_was_loaded() -> None:
     assert metrics.value("config_last_reload_success_timestamp_seconds") == 1200
     assert metrics.value("config_reloads_total", result="success") == 1
     assert metrics.value("config_reloads_total", result="failure") == 1
+
+
+async def test_a_scrape_in_another_thread_asks_on_the_event_loop() -> None:
+    here = threading.get_ident()
+
+    def asked() -> list[BudgetStatus]:
+        assert threading.get_ident() == here
+        return [BUDGET]
+
+    metrics = Metrics()
+    with scraped(metrics, sources(budgets=asked)):
+        text = await asyncio.to_thread(generate_latest, metrics.registry)
+    assert b'poller_weight_used{egress="default"} 4000.0' in text
+
+
+async def test_a_source_that_fails_in_another_thread_is_told_there() -> None:
+    def fails() -> list[BudgetStatus]:
+        raise LookupError("nothing is open")
+
+    metrics = Metrics()
+    with scraped(metrics, sources(budgets=fails)), pytest.raises(LookupError, match="nothing is open"):
+        await asyncio.to_thread(generate_latest, metrics.registry)
+
+
+@pytest.mark.real_time
+async def test_a_loop_that_hangs_does_not_hold_a_scrape_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poller.scrape.ANSWER_S", 0.05)
+    metrics = Metrics()
+    with scraped(metrics, sources()), ThreadPoolExecutor(1) as pool:
+        scrape = pool.submit(generate_latest, metrics.registry)
+        with pytest.raises(TimeoutError, match="has not answered"):
+            scrape.result()  # here, on the loop's thread: it hangs meanwhile

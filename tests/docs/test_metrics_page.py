@@ -20,7 +20,7 @@ def listed() -> dict[str, tuple[str, list[str]]]:
     return {name: (kind, sorted(filter(None, labels.strip().split(", ")))) for name, kind, labels in rows}
 
 
-def test_the_page_lists_every_metric_with_its_type_and_labels() -> None:
+async def test_the_page_lists_every_metric_with_its_type_and_labels() -> None:
     metrics = Metrics()
     touched = {
         "polls": ("default", "ok", "none"),
@@ -30,6 +30,7 @@ def test_the_page_lists_every_metric_with_its_type_and_labels() -> None:
         "staleness": ("default", "0"),
         "rejected_answers": ("r",),
         "missing_fields": ("f",),
+        "discovered_sub_accounts": ("desk", "missing"),
         "weight_granted": ("default",),
         "interval_stretch": ("default", "0"),
         "pauses": ("default", "banned"),
