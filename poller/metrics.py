@@ -98,6 +98,9 @@ class Metrics:
             "loop_lag_seconds", "How much too late the event loop woke a task that slept.", LAGS_S
         )
         self.logs_dropped = self._counter("logs_dropped", "Log lines dropped because nobody read them.")
+        self.trace_spans = self._counter(
+            "trace_spans", "Spans for the collector of traces, by result.", "result"
+        )
         self._reloads = self._counter(
             "config_reloads", "Attempts to reload the configuration, by result.", "result"
         )

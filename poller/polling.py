@@ -36,6 +36,7 @@ from poller.outcomes import COMPLAIN_EVERY_S, Outcomes
 from poller.schedule import Due
 from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
+from poller.tracing import PollTrace, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,11 @@ def _unconfirmed(answer: Answer | None) -> Answer | None:
     return answer and replace(answer, outcome=error)
 
 
+def _words(outcome: Snapshot | PollError) -> tuple[str, str]:
+    """Name the outcome, and who has to wait for it."""
+    return ("ok", "none") if isinstance(outcome, Snapshot) else (outcome.kind, outcome.scope)
+
+
 class Dispatcher:
     """Polls the accounts of one egress address until told to stop.
 
@@ -112,6 +118,7 @@ class Dispatcher:
         stretching: fits the schedule's intervals to the budget; ``None`` if they need not fit.
         observer: called with every outcome and the poll's lateness in seconds.
         beat: touched each time the dispatcher turns, which it does every few seconds; ``None`` if nobody looks.
+        tracer: told of every poll; ``None`` if nobody traces.
     """
 
     def __init__(
@@ -129,6 +136,7 @@ class Dispatcher:
         stretching: Stretching | None = None,
         observer: Observer | None = None,
         beat: Beat | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.egress = egress
         self._schedule = schedule
@@ -142,6 +150,7 @@ class Dispatcher:
         self._stretching = stretching
         self._observer = observer
         self._beat = beat
+        self._tracer = tracer
         self._slots = asyncio.Semaphore(IN_FLIGHT_AT_MOST)
         self._in_flight: set[str] = set()
         self._landed = asyncio.Event()  # set, and replaced, when a poll has ended
@@ -242,13 +251,16 @@ class Dispatcher:
     async def _poll(self, due: Due, grant: Grant) -> None:
         account = due.account
         hold_s = 0.0
+        began_ns = self._clock.utc_ns()
+        spent: list[int] = []  # the weight of each request
         lateness_s = self._clock.monotonic_s() - due.due_s
         self._metrics.lateness.labels(self.egress).observe(lateness_s)
         try:
-            if (answer := await self._ask(account, grant)) is not None:
+            if (answer := await self._ask(account, grant, spent)) is not None:
                 hold_s = await self._outcomes.settle(account, answer.outcome)
                 if self._observer is not None:
                     self._observer(account, answer.outcome, lateness_s)
+                self._trace(account, answer, lateness_s, sum(spent), began_ns)
         except OutboxFull as error:
             # The answer is dropped, not its change: the baseline still is what sinks were told.
             self._outcomes.complain("outbox", "answers cannot be accepted", error, account=account.name)
@@ -272,29 +284,42 @@ class Dispatcher:
             self._schedule.done(account.name, now_s, not_before_s=now_s + hold_s if hold_s else 0.0)
             self._woken.set()
 
-    async def _ask(self, account: Account, grant: Grant) -> Answer | None:
+    def _trace(self, account: Account, answer: Answer, lateness_s: float, weight: int, began_ns: int) -> None:
+        if self._tracer is None:
+            return
+        outcome, scope = _words(answer.outcome)
+        latency_s = answer.answered_s - answer.sent_s
+        ended_ns = self._clock.utc_ns()
+        self._tracer.poll(
+            PollTrace(
+                account.name, self.egress, outcome, scope, lateness_s, latency_s, weight, began_ns, ended_ns
+            )
+        )
+
+    async def _ask(self, account: Account, grant: Grant, spent: list[int]) -> Answer | None:
         """Send, and send again where that is right: every time with weight of its own.
 
         ``None`` if the address fell silent before the first request could leave.
         """
-        answer = await self._send(account, grant)
+        answer = await self._send(account, grant, spent)
         outcome = answer and answer.outcome
         if isinstance(outcome, StaleConnection):
-            answer = await self._again(account, "stale_connection") or answer
+            answer = await self._again(account, "stale_connection", spent) or answer
         elif isinstance(outcome, KeyExchanged):
-            answer = await self._again(account, "key_exchanged") or answer
+            answer = await self._again(account, "key_exchanged", spent) or answer
         elif isinstance(outcome, ClockSkew) and await self._timekeeper.refresh():
-            answer = await self._again(account, "clock_skew") or answer
+            answer = await self._again(account, "clock_skew", spent) or answer
         outcome = answer and answer.outcome
         if isinstance(outcome, Snapshot) and not outcome.balances and self._outcomes.held_something(account):
             # Nothing, from somebody who held something: true, or half an outage. Ask twice.
-            answer = await self._again(account, "confirm_empty") or _unconfirmed(answer)
+            answer = await self._again(account, "confirm_empty", spent) or _unconfirmed(answer)
         return answer
 
-    async def _send(self, account: Account, grant: Grant) -> Answer | None:
+    async def _send(self, account: Account, grant: Grant, spent: list[int]) -> Answer | None:
         if self._budget.pause_left_s() > 0:  # it began after the grant; the weight stays spent
             self._budget.answered(grant)
             return None
+        spent.append(grant.weight)
         answer: Answer | None = None
         try:
             answer = await self._exchange.user_assets(account)
@@ -306,19 +331,17 @@ class Dispatcher:
                 good=answer is not None and isinstance(answer.outcome, Snapshot),
                 limited=answer is not None and isinstance(answer.outcome, RateLimited),
             )
-        outcome = answer.outcome
-        kind, scope = ("ok", "none") if isinstance(outcome, Snapshot) else (outcome.kind, outcome.scope)
-        self._metrics.polls.labels(self.egress, kind, scope).inc()
+        self._metrics.polls.labels(self.egress, *_words(answer.outcome)).inc()
         self._metrics.latency.labels(self.egress).observe(answer.answered_s - answer.sent_s)
         return answer
 
-    async def _again(self, account: Account, reason: str) -> Answer | None:
+    async def _again(self, account: Account, reason: str, spent: list[int]) -> Answer | None:
         """Send once more; ``None`` if the address fell silent meanwhile."""
         grant = await self._budget.acquire(WEIGHT)
         if grant is None:
             return None
         self._metrics.retries.labels(reason).inc()
-        return await self._send(account, grant)
+        return await self._send(account, grant, spent)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait for time to pass or for something to change; notice if the machine slept through it."""

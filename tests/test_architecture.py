@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,8 +54,21 @@ LAYERS = [
         "sinks",
         "spells",
     },
+    {"otlp"},
     {"locks", "secrets", "units"},
-    {"beat", "clock", "errors", "hardening", "logs", "metrics", "model", "overview", "signals", "webhooks"},
+    {
+        "beat",
+        "clock",
+        "errors",
+        "hardening",
+        "logs",
+        "metrics",
+        "model",
+        "overview",
+        "signals",
+        "tracing",
+        "webhooks",
+    },
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Bottom modules that lean on one another, each for the reason given.
@@ -155,3 +170,17 @@ def test_running_without_extras_imports_no_sinks_client() -> None:
                 path.read_text(),
                 re.MULTILINE,
             )
+
+
+def test_only_where_traces_are_wanted_their_client_is_imported() -> None:
+    users = {
+        path.name
+        for path in modules()
+        if re.search(r"^\s*(import|from) opentelemetry", path.read_text(), re.MULTILINE)
+    }
+    assert users == {"otlp.py"}
+    code = "import sys, poller.app, poller.cli; print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == "[]\n"

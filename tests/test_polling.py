@@ -42,6 +42,7 @@ from poller.schedule import Schedule, phase_s
 from poller.stretching import Stretching
 from poller.testing.virtual_time import START_UTC_S, VirtualClock
 from poller.timekeeping import TimeKeeper
+from poller.tracing import DeliveryTrace, PollTrace
 
 KNOWN_PAST = b'{"version":1,"boot_id":"boot-1","blocks":[],"pause":null,"strikes":0}'
 ONE_BTC = (Balance("BTC", Decimal(1)),)
@@ -138,6 +139,7 @@ class World:
         self.beat = Beat()
         self.measured: list[float] = []
         self.measure_fails: list[PollError] = []
+        self.polls: list[PollTrace] = []
         self.observed: list[tuple[str, Snapshot | PollError]] = []
         self.budget = WeightBudget(
             "default", WeightWindow(limit=limit), clock, self.outbox.save, metrics=self.metrics
@@ -184,7 +186,14 @@ class World:
             ),
             observer=lambda account, outcome, _lateness_s: self.observed.append((account.name, outcome)),
             beat=self.beat,
+            tracer=self,
         )
+
+    def poll(self, trace: PollTrace) -> None:
+        self.polls.append(trace)
+
+    def delivery(self, trace: DeliveryTrace) -> None:
+        raise AssertionError
 
     async def _measure(self) -> None:
         self.measured.append(self.clock.monotonic_s())
@@ -590,3 +599,27 @@ async def test_a_poll_waits_for_its_weight_but_nobody_is_late_by_more_than_a_few
     for name in ("a0", "a1", "a2999"):
         gaps = [later - at for at, later in itertools.pairwise(w.exchange.times(name))]
         assert gaps == [pytest.approx(75, abs=5)] * len(gaps)
+
+
+async def test_every_poll_is_traced_whole_its_repetitions_included(world: MakeWorld) -> None:
+    w = world()
+    w.exchange.script["alice"] = [ONE_BTC, StaleConnection("dead"), ONE_BTC, Unavailable("no", status=503)]
+    await w.run(30)
+    good, again, failed = w.polls
+    assert [(trace.outcome, trace.scope, trace.weight) for trace in w.polls] == [
+        ("ok", "none", WEIGHT), ("ok", "none", 2 * WEIGHT), ("unavailable", "poll", WEIGHT)
+    ]  # fmt: skip
+    assert (good.account, good.egress) == ("alice", "default")
+    assert good.lateness_s == pytest.approx(0.0, abs=1e-6)
+    assert good.latency_s == pytest.approx(0.05)
+    assert good.began_ns / 1e9 == pytest.approx(START_UTC_S + phase_s("alice", 10.0))
+    assert (good.ended_ns - good.began_ns) / 1e9 == pytest.approx(0.05)
+    assert (again.ended_ns - again.began_ns) / 1e9 == pytest.approx(0.1)
+    assert failed.latency_s == pytest.approx(0.05)
+
+
+async def test_what_was_never_sent_is_no_poll_to_trace(world: MakeWorld) -> None:
+    w = world()
+    w.exchange.script["alice"] = [ZeroDivisionError("a bug")]
+    await w.run(10)
+    assert w.polls == []

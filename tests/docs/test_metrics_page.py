@@ -40,6 +40,7 @@ async def test_the_page_lists_every_metric_with_its_type_and_labels() -> None:
         "dead_letters": ("bus",),
         "records_dropped": ("bus", "conflate"),
         "records_replayed": ("bus",),
+        "trace_spans": ("sent",),
     }
     for attribute, labels in touched.items():
         getattr(metrics, attribute).labels(*labels)
