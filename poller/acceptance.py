@@ -99,10 +99,6 @@ class Acceptance:
         """Return what was last accepted of an account; an empty baseline if nothing was."""
         return self._baselines.get(account) or Baseline(account)
 
-    def baselines(self) -> list[Baseline]:
-        """Return what was last accepted of every account, also of those that are not configured any more."""
-        return list(self._baselines.values())
-
     def held_something(self, account: Account) -> bool:
         """Say whether the last accepted answer to the same question listed anything."""
         baseline = self.baseline(account.name)

@@ -26,12 +26,12 @@ class AccountHealth:
     """One account at a glance.
 
     Attributes:
-        good_age_s: seconds since its last good answer; ``None`` before the first since we look.
+        silent_s: seconds since its last good answer, or since we look.
     """
 
     account: Account
     state: State
-    good_age_s: float | None
+    silent_s: float
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Health:
     def each(self, now_s: float) -> list[AccountHealth]:
         """Return how every account is doing."""
         return [
-            AccountHealth(health.account, health.state, now_s - health.good_s if health.was_good else None)
+            AccountHealth(health.account, health.state, now_s - health.good_s)
             for health in self._accounts.values()
         ]
 

@@ -27,7 +27,7 @@ from poller.errors import (
 from poller.health import ALIKE_AT_LEAST, AccountHealth, Health
 from poller.maintenance import MaintenanceWatch
 from poller.metrics import Metrics
-from poller.model import Account, Snapshot, State
+from poller.model import Account, Baseline, Snapshot, State
 from poller.spells import Spells
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,12 @@ class Outcomes:
     def healths(self) -> list[AccountHealth]:
         """Return how every account is doing, now."""
         return self._health.each(self._clock.monotonic_s())
+
+    def baselines(self) -> list[Baseline]:
+        """Return what was last accepted of every account."""
+        if self._acceptance is None:
+            return []
+        return [self._acceptance.baseline(health.account.name) for health in self.healths()]
 
     def set_stretch(self, factors: Mapping[int, float]) -> None:
         """Let accounts be silent for so many times as long before they are stale, by priority."""

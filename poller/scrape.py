@@ -185,10 +185,10 @@ def _of_accounts(accounts: Sequence[AccountHealth]) -> Iterator[GaugeMetricFamil
 
 def is_fresh(health: AccountHealth) -> bool:
     """Say whether an account's data is as young as its interval promises."""
+    # Before its first poll after a start nobody can tell: it counts as fresh until it could have been polled twice.
     return (
         health.state is not State.QUARANTINED
-        and health.good_age_s is not None
-        and health.good_age_s <= FRESH_INTERVALS * health.account.interval_s
+        and health.silent_s <= FRESH_INTERVALS * health.account.interval_s
     )
 
 

@@ -49,8 +49,8 @@ OUTBOX = OutboxStats(
 )
 
 
-def account(name: str, *, age_s: float | None, state: State = State.OK, **settings: Any) -> AccountHealth:
-    return AccountHealth(Account(name, 10.0, **settings), state, age_s)
+def account(name: str, *, silent_s: float, state: State = State.OK, **settings: Any) -> AccountHealth:
+    return AccountHealth(Account(name, 10.0, **settings), state, silent_s)
 
 
 def baseline(account: str, **amounts: str) -> Baseline:
@@ -64,7 +64,7 @@ def sources(**settings: Any) -> Sources:
         deliveries=lambda: [SINK],
         outbox=lambda: OUTBOX,
         waits_s=lambda sink: {"bus": 33.0}.get(sink, 0.0),
-        accounts=lambda: [account("a", age_s=5.0)],
+        accounts=lambda: [account("a", silent_s=5.0)],
     )
     return replace(found, **settings)
 

@@ -135,7 +135,7 @@ def test_a_good_answer_says_how_old_the_one_before_it_was() -> None:
     health = watch(2)
     assert health.good("a0", 100.0) is None, "the first: nobody knows"
     assert health.good("a0", 112.5) == 12.5
-    assert [(each.account.name, each.state, each.good_age_s) for each in health.each(120.0)] == [
+    assert [(each.account.name, each.state, each.silent_s) for each in health.each(120.0)] == [
         ("a0", State.OK, 7.5),
-        ("a1", State.OK, None),
+        ("a1", State.OK, 120.0),
     ]

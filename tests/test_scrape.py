@@ -84,12 +84,12 @@ async def test_outbox_and_sinks_show_as_they_stand() -> None:
 
 async def test_accounts_are_counted_by_priority_and_state_and_freshness() -> None:
     fleet = [
-        account("a", age_s=20.0),
-        account("b", age_s=20.1),
-        account("c", age_s=None),
-        account("d", age_s=1.0, state=State.QUARANTINED),
-        account("e", age_s=500.0, state=State.STALE, priority=7),
-        account("f", age_s=1.0, priority=7),
+        account("a", silent_s=20.0),
+        account("b", silent_s=20.1),
+        account("c", silent_s=9e9),
+        account("d", silent_s=1.0, state=State.QUARANTINED),
+        account("e", silent_s=500.0, state=State.STALE, priority=7),
+        account("f", silent_s=1.0, priority=7),
     ]
     metrics = Metrics()
     with scraped(metrics, sources(accounts=lambda: fleet)):
@@ -103,9 +103,8 @@ async def test_accounts_are_counted_by_priority_and_state_and_freshness() -> Non
 
 
 @pytest.mark.parametrize(
-    ("age_s", "state", "fresh"),
+    ("silent_s", "state", "fresh"),
     [
-        (None, State.OK, False),
         (0.0, State.OK, True),
         (20.0, State.OK, True),
         (20.001, State.OK, False),
@@ -113,8 +112,8 @@ async def test_accounts_are_counted_by_priority_and_state_and_freshness() -> Non
         (0.0, State.STALE, True),
     ],
 )
-def test_fresh_is_within_two_intervals(age_s: float | None, state: State, *, fresh: bool) -> None:
-    assert is_fresh(AccountHealth(Account("a", 10.0), state, age_s)) is fresh
+def test_fresh_is_within_two_intervals(silent_s: float, state: State, *, fresh: bool) -> None:
+    assert is_fresh(AccountHealth(Account("a", 10.0), state, silent_s)) is fresh
 
 
 async def test_balances_are_no_series_unless_they_are_asked_for() -> None:
@@ -138,7 +137,7 @@ async def test_balances_stop_at_the_bound_and_say_how_many_are_left_out() -> Non
 
 async def test_a_fleet_of_thousands_has_no_more_series_than_a_small_one() -> None:
     def series_of(count: int) -> int:
-        fleet = [account(f"a{number}", age_s=5.0) for number in range(count)]
+        fleet = [account(f"a{number}", silent_s=5.0) for number in range(count)]
         metrics = Metrics()
         for health in fleet:
             metrics.polls.labels("default", "ok", "none").inc()
