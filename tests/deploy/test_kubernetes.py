@@ -75,6 +75,10 @@ def test_it_is_probed_where_it_answers_without_a_token_under_a_name_that_it_know
     assert port["containerPort"] == 8080
 
 
+def test_it_can_be_scraped_while_it_is_not_ready() -> None:
+    assert OBJECTS["Service"]["spec"]["publishNotReadyAddresses"] is True
+
+
 def test_it_has_time_to_drain() -> None:
     assert POD["terminationGracePeriodSeconds"] >= DRAIN_S + 30
 
