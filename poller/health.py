@@ -26,11 +26,12 @@ class AccountHealth:
     """One account at a glance.
 
     Attributes:
+        state: a ``State``, or ``keyless`` of an account that cannot be asked: nobody reaches its keys.
         silent_s: seconds since its last good answer, or since we look.
     """
 
     account: Account
-    state: State
+    state: str
     silent_s: float
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -24,6 +25,7 @@ from poller.health import AccountHealth
 from poller.metrics import Metrics
 from poller.model import Baseline, State
 from poller.outbox import OutboxStats
+from poller.overview import AccountState
 
 ANSWER_S = 5.0  # within a scrape's own time-out
 FRESH_INTERVALS = 2.0  # of the configured ones: what a fleet that does not fit cannot keep is not fresh
@@ -40,7 +42,7 @@ class Sources:
         deliveries: one for each sink.
         outbox: how it stands.
         waits_s: for how many seconds a sink's oldest record has waited.
-        accounts: how each account is doing.
+        accounts: how each account is doing, also those whose keys nobody reaches: ``keyless``, for ever silent.
         baselines: what was last accepted of each configured account, for balances as gauges.
         ready: what ``/readyz`` holds against, by name.
         max_balances: so many balances become gauges at most; 0: none do.
@@ -165,13 +167,13 @@ def _single(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 def _of_accounts(accounts: Sequence[AccountHealth]) -> Iterator[GaugeMetricFamily]:
-    states = Counter((health.account.priority, health.state) for health in accounts)
+    counts = Counter((health.account.priority, str(health.state)) for health in accounts)
     fresh = Counter(health.account.priority for health in accounts if is_fresh(health))
-    priorities = sorted({priority for priority, _ in states})
+    priorities = sorted({priority for priority, _ in counts})
     counted = _gauge("accounts", "Accounts by priority and state.", "priority", "state")
     for priority in priorities:
-        for state in State:
-            counted.add_metric([str(priority), state], states[priority, state])
+        for state in get_args(AccountState):
+            counted.add_metric([str(priority), state], counts[priority, state])
     yield counted
     up_to_date = _gauge(
         "accounts_fresh",
@@ -187,8 +189,7 @@ def is_fresh(health: AccountHealth) -> bool:
     """Say whether an account's data is as young as its interval promises."""
     # Before its first poll after a start nobody can tell: it counts as fresh until it could have been polled twice.
     return (
-        health.state is not State.QUARANTINED
-        and health.silent_s <= FRESH_INTERVALS * health.account.interval_s
+        health.state != State.QUARANTINED and health.silent_s <= FRESH_INTERVALS * health.account.interval_s
     )
 
 

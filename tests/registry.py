@@ -49,7 +49,7 @@ OUTBOX = OutboxStats(
 )
 
 
-def account(name: str, *, silent_s: float, state: State = State.OK, **settings: Any) -> AccountHealth:
+def account(name: str, *, silent_s: float, state: str = State.OK, **settings: Any) -> AccountHealth:
     return AccountHealth(Account(name, 10.0, **settings), state, silent_s)
 
 

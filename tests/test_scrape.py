@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -90,12 +91,13 @@ async def test_accounts_are_counted_by_priority_and_state_and_freshness() -> Non
         account("d", silent_s=1.0, state=State.QUARANTINED),
         account("e", silent_s=500.0, state=State.STALE, priority=7),
         account("f", silent_s=1.0, priority=7),
+        account("g", silent_s=math.inf, state="keyless", priority=7),
     ]
     metrics = Metrics()
     with scraped(metrics, sources(accounts=lambda: fleet)):
         for priority, state, count in [
             ("0", "ok", 3), ("0", "stale", 0), ("0", "quarantined", 1),
-            ("7", "ok", 1), ("7", "stale", 1), ("7", "quarantined", 0),
+            ("7", "ok", 1), ("7", "stale", 1), ("7", "quarantined", 0), ("0", "keyless", 0), ("7", "keyless", 1),
         ]:  # fmt: skip
             assert metrics.value("accounts", priority=priority, state=state) == count
         assert metrics.value("accounts_fresh", priority="0") == 1
@@ -110,9 +112,10 @@ async def test_accounts_are_counted_by_priority_and_state_and_freshness() -> Non
         (20.001, State.OK, False),
         (0.0, State.QUARANTINED, False),
         (0.0, State.STALE, True),
+        (math.inf, "keyless", False),
     ],
 )
-def test_fresh_is_within_two_intervals(silent_s: float, state: State, *, fresh: bool) -> None:
+def test_fresh_is_within_two_intervals(silent_s: float, state: str, *, fresh: bool) -> None:
     assert is_fresh(AccountHealth(Account("a", 10.0), state, silent_s)) is fresh
 
 
