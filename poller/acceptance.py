@@ -91,6 +91,10 @@ class Acceptance:
         self._every = every
         self._heartbeat_s = heartbeat_s
 
+    def baselines(self) -> list[Baseline]:
+        """Return what was last accepted of every account, also of those that are not configured any more."""
+        return list(self._baselines.values())
+
     def restore(self, baselines: Mapping[str, Baseline]) -> None:
         """Take up where the last process ended. Call before the first poll."""
         self._baselines.update(baselines)

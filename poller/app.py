@@ -5,32 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from poller import __version__
 from poller.assembly import Assembly
+from poller.beat import Beat
 from poller.budget import BudgetStatus
-from poller.checking import Checkup, ClockReading, Finding
 from poller.clock import NS_PER_S, Clock, SystemClock
 from poller.config import Config, Secrets
-from poller.control import Serving, balances_verbs, outbox_verbs, socket_path
 from poller.delivery import Delivery, DeliveryStatus
 from poller.delivery.calls import text
-from poller.discovery import DiscoveryWatch
-from poller.errors import ConfigError, OutboxFailed, OutboxFull, PollError, SinkNotOpened
+from poller.doors import Doors
+from poller.errors import ConfigError, OutboxFailed, OutboxFull, SinkNotOpened, first_in
 from poller.following import Following
+from poller.loop_lag import watch_loop
 from poller.metrics import Metrics
-from poller.model import Account, Snapshot, State
+from poller.model import Account, State
 from poller.outbox import OutboxStats
 from poller.overview import Overview
-from poller.parts import Parts, RoundEgress, RoundParts
+from poller.parts import Parts
 from poller.polling import DispatcherStatus, Observer
 from poller.reloading import InForce, Reloading, keyless
 from poller.report import Report
 from poller.running import Running
 from poller.sampling import Sampling
+from poller.scrape import Sources, scraped
+from poller.service_manager import ServiceManager
+from poller.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -46,21 +50,6 @@ class AppStatus:
     clock_offset_s: float
 
 
-class _Round:
-    """Collects one outcome per account, and knows when all are there."""
-
-    def __init__(self, accounts: Iterable[str]) -> None:
-        self.outcomes: dict[str, Snapshot | PollError | None] = dict.fromkeys(accounts)
-        self.finished = asyncio.Event()
-        self._missing = set(self.outcomes)
-
-    def note(self, account: Account, outcome: Snapshot | PollError) -> None:
-        self.outcomes[account.name] = outcome
-        self._missing.discard(account.name)
-        if not self._missing:
-            self.finished.set()
-
-
 class App:
     """One daemon: the fleet of a configuration, its outbox and its sinks.
 
@@ -68,6 +57,11 @@ class App:
         config: what to run.
         secrets: its keys, read.
         observer: called with every poll's outcome, for those who watch.
+        manager: told how the daemon is doing; ``None`` if nobody wants to know.
+
+    Attributes:
+        doors: the ways in; ``None`` while nothing runs.
+        started: set once polls begin.
     """
 
     def __init__(
@@ -78,13 +72,17 @@ class App:
         clock: Clock | None = None,
         metrics: Metrics | None = None,
         observer: Observer | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
+        self.doors: Doors | None = None
         self._config = config
         self._clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
         self._secrets = secrets
         self._assembly = Assembly(config, secrets, self._clock, self.metrics)
         self._observer = observer
+        self._manager = manager or ServiceManager("", None, self._clock)
+        self._beat = Beat()
         self._parts: Parts | None = None
         self._report: Report | None = None
         self._reloading: Reloading | None = None
@@ -123,106 +121,53 @@ class App:
             SinkNotOpened: a sink with ``on_start: fail`` could not be opened.
         """
         hurry = hurry or asyncio.Event()
-        async with (
-            self._assembly.open(self._observer) as parts,
-            Serving(
-                socket_path(self._config.outbox.path),
-                {
-                    **outbox_verbs(parts.outbox, self._clock),
-                    **balances_verbs(parts.outbox),
-                    "reload": self._reload_verb,
-                },
-            ),
-        ):
-            self._parts = parts
+        async with AsyncExitStack() as stack:
+            self._assembly = Assembly(
+                self._config,
+                self._secrets,
+                self._clock,
+                self.metrics,
+                beat=self._beat,
+                tracer=await self._tracer(stack),
+            )
+            self._parts = await stack.enter_async_context(self._assembly.open(self._observer))
             try:
-                await self._run(parts, stop, hurry)
+                await self._run(self._parts, stop, hurry)
             except* OutboxFailed as failed:
-                raise _first(failed) from None
+                raise first_in(failed) from None
             finally:
-                self._parts = self._report = self._reloading = self._following = None
+                self._parts = self._report = self._reloading = self._following = self.doors = None
 
-    async def _reload_verb(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            return {"changed": list(await self.reload())}
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
+    async def _tracer(self, stack: AsyncExitStack) -> Tracer | None:
+        """Begin to send traces, if that is configured."""
+        settings = self._config.tracing
+        if settings is None:
+            return None
+        from poller.otlp import traces_to
+
+        return await stack.enter_async_context(
+            traces_to(
+                settings.endpoint,
+                headers=self._secrets.tracing_headers,
+                sample=settings.sample,
+                clock=self._clock,
+                metrics=self.metrics,
+            )
+        )
 
     def _adopt(self, now: InForce) -> None:
         self._config, self._secrets, self._assembly = now.config, now.secrets, now.assembly
+        if self.doors is not None:
+            self.doors.adopt(now)
 
-    async def check(self, *, timeout_s: float, checked: Callable[[], object]) -> Checkup:
-        """Ask the exchange for its time, its status, what every key may do and which sub-accounts exist.
+    def _is_reloading(self, is_busy: bool) -> None:  # noqa: FBT001  # a callback's only argument
+        if is_busy:
+            self._manager.reloading()
+        else:
+            self._manager.ready(self._in_short())
 
-        All within the budget. Nothing is polled. During a pause nothing is asked; what is not answered in
-        time stays unknown.
-
-        Args:
-            timeout_s: for everything together.
-            checked: called after each key.
-
-        Raises:
-            OutboxLocked, EgressLocked: a daemon is running on this outbox, or from one of the addresses.
-            OutboxError: the outbox cannot be used.
-        """
-        checkup = Checkup(
-            dict.fromkeys(self._config.accounts),
-            dict.fromkeys(self._config.egress),
-            dict.fromkeys(self._config.discover),
-        )
-
-        async def found(account: Account, finding: Finding) -> None:
-            checkup.keys[account.name] = finding
-            checked()
-
-        async def ask(parts: RoundParts, name: str, address: RoundEgress) -> None:
-            checkup.systems[name] = await address.checker.system(parts.client.system_status)
-            await address.checker.check(address.accounts, found)
-
-        async def discover(watch: DiscoveryWatch) -> None:
-            checkup.discoveries[watch.name] = await watch.ask()
-
-        async with self._assembly.open_round(None) as parts:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    if await parts.timekeeper.refresh():
-                        checkup.clock = ClockReading(
-                            _offset_s(parts, self._clock), parts.server_time.uncertainty_ms
-                        )
-                    async with asyncio.TaskGroup() as tasks:
-                        for name, address in parts.egress.items():
-                            tasks.create_task(ask(parts, name, address), name=f"checks from {name}")
-                        for name, watch in parts.discoveries.items():
-                            tasks.create_task(discover(watch), name=f"sub-accounts of {name}")
-            except* TimeoutError:
-                pass
-            except* OutboxFailed as failed:
-                raise _first(failed) from None
-        return checkup
-
-    async def sweep(self, *, timeout_s: float) -> dict[str, Snapshot | PollError | None]:
-        """Poll every account once; return each one's outcome, ``None`` if there was no time for it.
-
-        Nothing is accepted or delivered. The weight and the pauses in the outbox hold all the same: a
-        round cannot overspend what a daemon spent a moment ago, and does not start beside a running one.
-
-        Raises:
-            OutboxLocked: a daemon is running on this outbox.
-            OutboxError: the outbox cannot be used.
-        """
-        found = _Round(self._config.accounts)
-
-        def note(account: Account, outcome: Snapshot | PollError, lateness_s: float) -> None:
-            found.note(account, outcome)
-            if self._observer is not None:
-                self._observer(account, outcome, lateness_s)
-
-        async with self._assembly.open_round(note) as parts:
-            try:
-                await self._sweep(parts, found.finished, timeout_s)
-            except* OutboxFailed as failed:
-                raise _first(failed) from None
-        return found.outcomes
+    def _in_short(self) -> str:
+        return f"{len(self._config.accounts)} accounts, {len(self._config.sinks)} sinks"
 
     def status(self) -> AppStatus | None:
         """Return how everything stands; ``None`` while nothing is open."""
@@ -236,21 +181,6 @@ class App:
             clock_offset_s=_offset_s(self._parts, self._clock),
         )
 
-    async def _sweep(self, parts: RoundParts, finished: asyncio.Event, timeout_s: float) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(parts.timekeeper.run(), name="clock")]
-            background += [
-                tasks.create_task(address.dispatcher.run(), name=f"polls from {name}")
-                for name, address in parts.egress.items()
-            ]
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await finished.wait()
-            except TimeoutError:
-                pass
-            for task in background:
-                task.cancel()
-
     async def _run(self, parts: Parts, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         await self._open_required(list(parts.deliveries.values()))
         await self._tell_removed(parts)
@@ -258,37 +188,50 @@ class App:
             running = Running(tasks, parts)
             for name in parts.deliveries:
                 running.start_delivery(name)
-            keeping = tasks.create_task(parts.timekeeper.run(), name="clock")
             for name in parts.egress:
                 running.start_egress(name, keyless(self._config, self._secrets))
             running.start_discoveries()
-            beside = self._start_beside(tasks, parts, running)
-            self.started.set()
-            logger.info(
-                "started",
-                extra={
-                    "version": __version__,
-                    "accounts": len(self._config.accounts),
-                    "addresses": list(parts.egress),
-                    "backlogs": {name: parts.outbox.backlog(name) for name in parts.deliveries},
-                },
-            )
-            await stop.wait()
-            logger.info("stopping: polls end, sinks drain", extra={"drain_s": self._config.shutdown.drain_s})
+            sampling = Sampling(parts, self._clock)
+            report = self._report = self._reporting(parts, sampling)
+            beside = [
+                tasks.create_task(parts.timekeeper.run(), name="clock"),
+                tasks.create_task(sampling.run(), name="sampling"),
+                tasks.create_task(watch_loop(self._clock, self.metrics), name="loop lag"),
+                tasks.create_task(self._manager.watch(self._beat), name="watchdog"),
+            ]
+            following = tasks.create_task(self._follow(parts, running, report), name="configuration")
+            assert self.doors is not None  # noqa: S101  # made with what is to follow
+            async with self.doors.open():
+                with scraped(self.metrics, self._sources(parts, sampling, report)):
+                    self._say_started(parts)
+                    await stop.wait()
+                    drain_s = self._config.shutdown.drain_s
+                    logger.info("stopping: polls end, sinks drain", extra={"drain_s": drain_s})
+                    self._manager.stopping()
+                    following.cancel()
+                    await _unless(hurry, running.stop_polling())
+                    await _unless(hurry, self._drain(parts))
+            running.cancel()
             for task in beside:
                 task.cancel()
-            await _unless(hurry, running.stop_polling())
-            keeping.cancel()
-            await _unless(hurry, self._drain(parts))
-            running.cancel()
         logger.info("stopped")
 
-    def _start_beside(
-        self, tasks: asyncio.TaskGroup, parts: Parts, running: Running
-    ) -> list[asyncio.Task[None]]:
-        """Start what watches and changes the daemon, and may end with the first signal."""
-        sampling = Sampling(parts, self._clock)
-        self._report = Report(
+    def _say_started(self, parts: Parts) -> None:
+        self.metrics.config_loaded(self._clock.utc_ns() / NS_PER_S)
+        self._manager.ready(self._in_short())
+        self.started.set()
+        logger.info(
+            "started",
+            extra={
+                "version": __version__,
+                "accounts": len(self._config.accounts),
+                "addresses": list(parts.egress),
+                "backlogs": {name: parts.outbox.backlog(name) for name in parts.deliveries},
+            },
+        )
+
+    def _reporting(self, parts: Parts, sampling: Sampling) -> Report:
+        return Report(
             parts,
             self._config,
             self._secrets,
@@ -296,20 +239,48 @@ class App:
             self._clock,
             discoveries=lambda: [watch.seen() for watch in parts.discoveries.values()],
         )
-        self._reloading = Reloading(
-            InForce(self._config, self._secrets, self._assembly),
+
+    def _follow(self, parts: Parts, running: Running, report: Report) -> Coroutine[Any, Any, None]:
+        """Make what reloads the configuration, and the ways in that can ask for it; return what to run."""
+        now = InForce(self._config, self._secrets, self._assembly)
+        self.doors = Doors(
+            now,
             parts,
-            running,
-            self._report,
+            report,
+            self.reload,
             clock=self._clock,
             metrics=self.metrics,
+            is_alive=lambda: self._beat.trouble(self._clock.monotonic_s()),
+        )
+        self._reloading = Reloading(
+            now,
+            parts,
+            running,
+            report,
+            clock=self._clock,
+            metrics=self.metrics,
+            check=self.doors.check,
             adopted=self._adopt,
+            busy=self._is_reloading,
         )
         self._following = Following(self._reloading, self._clock)
-        return [
-            tasks.create_task(sampling.run(), name="sampling"),
-            tasks.create_task(self._following.run(), name="following the configuration"),
-        ]
+        return self._following.run()
+
+    def _sources(self, parts: Parts, sampling: Sampling, report: Report) -> Sources:
+        """What a scrape looks at. Gauges of balances come and go with a restart only."""
+        settings = self._config.metrics
+        return Sources(
+            budgets=lambda: [egress.budget.status() for egress in parts.egress.values()],
+            deliveries=lambda: [delivery.status() for delivery in parts.deliveries.values()],
+            outbox=parts.outbox.stats,
+            waits_s=sampling.lag_s,
+            accounts=lambda: [health for egress in parts.egress.values() for health in egress.healths()],
+            baselines=lambda: [
+                held for egress in parts.egress.values() for held in egress.outcomes.baselines()
+            ],
+            ready=lambda: {check.name: check.ok for check in report.status().ready},
+            max_balances=settings.max_series if settings.balances else 0,
+        )
 
     async def _tell_removed(self, parts: Parts) -> None:
         """Tell sinks of accounts that were configured when the last process ended, and are not any more."""
@@ -350,7 +321,7 @@ class App:
             )
 
 
-def _offset_s(parts: Parts | RoundParts, clock: Clock) -> float:
+def _offset_s(parts: Parts, clock: Clock) -> float:
     return (parts.server_time.now_ns() - clock.utc_ns()) / NS_PER_S
 
 
@@ -363,12 +334,3 @@ async def _unless(hurry: asyncio.Event, waiting: Coroutine[Any, Any, object]) ->
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
-
-
-def _first(group: BaseExceptionGroup[OutboxFailed]) -> OutboxFailed:
-    """Several tasks may meet the same failure; one is enough to say."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, OutboxFailed)  # noqa: S101  # what except* let through
-    return error

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from poller.acceptance import Acceptance
 from poller.addresses import address_key, claim
+from poller.beat import Beat
 from poller.budget import WeightBudget, WeightWindow
 from poller.budget.questions import Questions
 from poller.checking import KeyChecker
@@ -17,6 +18,7 @@ from poller.clock import NS_PER_S, Clock
 from poller.config import Config, Secrets
 from poller.delivery import Delivery
 from poller.delivery.isolation import isolated
+from poller.delivery.traced import traced
 from poller.discovery import DiscoveryWatch, Roster
 from poller.egress import Egress
 from poller.errors import NoResponse, PollError
@@ -31,15 +33,18 @@ from poller.model import Account
 from poller.observations import Observations
 from poller.outbox import Outbox
 from poller.outcomes import Outcomes
-from poller.parts import Parts, RoundEgress, RoundParts
+from poller.parts import Parts, RoundEgress
 from poller.polling import WEIGHT, Dispatcher, Observer
-from poller.schedule import Schedule, Sweep
+from poller.schedule import Schedule
 from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
+from poller.tracing import NoTracer, Tracer
 
 
 @dataclass(frozen=True, slots=True)
-class _Foundation:
+class Foundation:
+    """What daemons and single rounds both stand on. ``states`` is what the outbox keeps of each address."""
+
     outbox: Outbox
     client: ExchangeClient
     server_time: ServerTime
@@ -58,19 +63,32 @@ class Assembly:
     """Makes the parts of a configuration.
 
     Args:
-        config: what to build; what is built later is built from what ``adopt`` was given last.
+        config: what to build.
         secrets: its keys, read.
+        beat: touched by every dispatcher as long as it turns.
+        tracer: told of polls and deliveries.
     """
 
-    def __init__(self, config: Config, secrets: Secrets, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: Config,
+        secrets: Secrets,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        beat: Beat | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._config = config
         self._secrets = secrets
         self._clock = clock
         self._metrics = metrics
+        self._beat = beat
+        self._tracer = tracer or NoTracer()
 
-    def adopt(self, config: Config, secrets: Secrets) -> None:
-        """Build from another configuration from now on; what is built stays as it is."""
-        self._config, self._secrets = config, secrets
+    def anew(self, config: Config, secrets: Secrets) -> Assembly:
+        """Return one that builds from another configuration."""
+        return Assembly(config, secrets, self._clock, self._metrics, beat=self._beat, tracer=self._tracer)
 
     @asynccontextmanager
     async def open(self, observer: Observer | None) -> AsyncIterator[Parts]:
@@ -83,7 +101,7 @@ class Assembly:
             OutboxError: the outbox cannot be used, or another process has it.
             EgressLocked: another process sends from one of the addresses.
         """
-        async with self._foundation() as base:
+        async with self.foundation() as base:
             observations = Observations(self._clock, observer, position=lambda: base.outbox.last_position)
             acceptance = await self._acceptance(base.outbox, observations)
             egress: dict[str, Egress] = {}
@@ -91,7 +109,7 @@ class Assembly:
                 outbox=base.outbox,
                 client=base.client,
                 server_time=base.server_time,
-                timekeeper=self._timekeeper(base.client, egress),
+                timekeeper=self.timekeeper(base.client, egress),
                 acceptance=acceptance,
                 observations=observations,
                 egress=egress,
@@ -109,24 +127,12 @@ class Assembly:
             yield parts
 
     @asynccontextmanager
-    async def open_round(self, observer: Observer | None) -> AsyncIterator[RoundParts]:
-        """Prepare to poll everybody once, accepting and delivering nothing.
+    async def foundation(self) -> AsyncIterator[Foundation]:
+        """Open the outbox, claim the addresses, and close all of it in order.
 
         Raises:
             OutboxError, EgressLocked: as from ``open``.
         """
-        async with self._foundation() as base:
-            egress: dict[str, RoundEgress] = {}
-            timekeeper = self._timekeeper(base.client, egress)
-            for name in self._config.egress:
-                budget = self._budget(name, base.outbox, base.states.get(name))
-                egress[name] = self._sweeping(budget, base, timekeeper, observer)
-            yield RoundParts(
-                base.client, base.server_time, timekeeper, egress, self.discoveries(base.client, egress)
-            )
-
-    @asynccontextmanager
-    async def _foundation(self) -> AsyncIterator[_Foundation]:
         async with AsyncExitStack() as stack:
             outbox = await self._open_outbox()
             stack.push_async_callback(outbox.close)
@@ -138,7 +144,7 @@ class Assembly:
             server_time = ServerTime(self._clock)
             client = self._client(server_time)
             stack.push_async_callback(client.close)
-            yield _Foundation(outbox, client, server_time, locks, await outbox.egress())
+            yield Foundation(outbox, client, server_time, locks, await outbox.egress())
 
     def is_reachable(self, egress: str) -> bool:
         """Say whether an address can be sent from: a proxy whose URL cannot be had keeps it from that."""
@@ -212,9 +218,7 @@ class Assembly:
             "heartbeat_s": min((delivery.heartbeat_s for delivery in deliveries), default=900.0),
         }
 
-    def _timekeeper(
-        self, client: ExchangeClient, addresses: Mapping[str, Egress | RoundEgress]
-    ) -> TimeKeeper:
+    def timekeeper(self, client: ExchangeClient, addresses: Mapping[str, Egress | RoundEgress]) -> TimeKeeper:
         """One clock for all addresses, measured through the first that may speak."""
         asked: list[Egress | RoundEgress] = []  # the last one, for it is the one to blame
 
@@ -232,7 +236,8 @@ class Assembly:
 
         return TimeKeeper(measure, blame, self._clock, interval_s=self._config.exchange.time_sync_s)
 
-    def _budget(self, egress: str, outbox: Outbox, state: bytes | None) -> WeightBudget:
+    def budget(self, egress: str, outbox: Outbox, state: bytes | None) -> WeightBudget:
+        """Make an address's budget, and let it take up what is kept of it."""
         settings = self._config.budget
         window = WeightWindow(limit=settings.weight_limit, share=settings.share, window_s=settings.window_s)
         budget = WeightBudget(
@@ -246,16 +251,18 @@ class Assembly:
         budget.restore(state, lost=outbox.set_aside is not None)
         return budget
 
-    def _accounts(self, egress: str) -> list[Account]:
+    def accounts(self, egress: str) -> list[Account]:
+        """Return the accounts of an address, in the configuration's order."""
         return [account for account in self._config.accounts.values() if account.egress == egress]
 
-    def _outcomes(
+    def outcomes(
         self,
         budget: WeightBudget,
         client: ExchangeClient,
         server_time: ServerTime,
         acceptance: Acceptance | None,
     ) -> Outcomes:
+        """Make what draws the consequences of an address's polls. Without acceptance nothing is accepted."""
         maintenance = MaintenanceWatch(
             budget.egress,
             budget,
@@ -265,7 +272,7 @@ class Assembly:
         )
         return Outcomes(
             budget.egress,
-            self._accounts(budget.egress),
+            self.accounts(budget.egress),
             budget,
             acceptance,
             exchange_ns=server_time.now_ns,
@@ -274,26 +281,6 @@ class Assembly:
             maintenance=maintenance,
         )
 
-    def _sweeping(
-        self, budget: WeightBudget, base: _Foundation, timekeeper: TimeKeeper, observer: Observer | None
-    ) -> RoundEgress:
-        accounts = self._accounts(budget.egress)
-        outcomes = self._outcomes(budget, base.client, base.server_time, None)
-        dispatcher = Dispatcher(
-            budget.egress,
-            Sweep(accounts, now_s=self._clock.monotonic_s()),
-            budget,
-            base.client,
-            outcomes,
-            timekeeper,
-            room=None,
-            clock=self._clock,
-            metrics=self._metrics,
-            observer=observer,
-        )
-        checker = KeyChecker(budget, base.client.api_restrictions, outcomes.blame)
-        return RoundEgress(accounts, budget, outcomes, dispatcher, checker)
-
     def egress(self, parts: Parts, name: str, state: bytes | None) -> Egress:
         """Make one address, with its accounts; nothing of it runs yet.
 
@@ -301,8 +288,8 @@ class Assembly:
             parts: what it works with.
             state: what the outbox keeps of the address; ``None`` if nothing.
         """
-        budget = self._budget(name, parts.outbox, state)
-        outcomes = self._outcomes(budget, parts.client, parts.server_time, parts.acceptance)
+        budget = self.budget(name, parts.outbox, state)
+        outcomes = self.outcomes(budget, parts.client, parts.server_time, parts.acceptance)
         schedule = Schedule(now_s=self._clock.monotonic_s(), utc_s=self._clock.utc_ns() / NS_PER_S)
         dispatcher = Dispatcher(
             name,
@@ -316,9 +303,11 @@ class Assembly:
             metrics=self._metrics,
             stretching=self._stretching(schedule, budget),
             observer=parts.observations.polled,
+            beat=self._beat,
+            tracer=self._tracer,
         )
         return Egress(
-            self._accounts(name),
+            self.accounts(name),
             budget,
             outcomes,
             schedule,
@@ -371,7 +360,12 @@ class Assembly:
         settings = self._config.sinks[sink]
         return Delivery(
             sink,
-            isolated(settings.sink(self._secrets.sink_options[sink]), sink),
+            traced(
+                isolated(settings.sink(self._secrets.sink_options[sink]), sink),
+                sink,
+                self._tracer,
+                self._clock,
+            ),
             outbox,
             self._clock,
             settings.delivery,

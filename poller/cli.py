@@ -76,11 +76,13 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     at once. What is not drained is delivered after the next start. SIGHUP reads the configuration anew.
     """
     from poller.app import App
+    from poller.clock import SystemClock
     from poller.commands.unavailable import say_unavailable
     from poller.config import load, read_secrets
     from poller.hardening import harden
     from poller.logs import logging_to
     from poller.metrics import Metrics
+    from poller.service_manager import ServiceManager
     from poller.signals import until_signalled
 
     config = load(path)
@@ -90,7 +92,8 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
         harden()
         secrets = read_secrets(config)
         say_unavailable(secrets)
-        app = App(config, secrets, metrics=metrics)
+        manager = ServiceManager.from_environment(SystemClock())
+        app = App(config, secrets, metrics=metrics, manager=manager)
         code = asyncio.run(
             until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry), hung_up=app.reload_soon)
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 
 from poller.acceptance import Acceptance
 from poller.budget import WeightBudget
 from poller.checking import KeyChecker, KeyPolicy, KeyWatch
 from poller.clock import Clock
 from poller.errors import OutboxFull
+from poller.health import AccountHealth
 from poller.model import Account, State
 from poller.outcomes import Outcomes
 from poller.polling import Dispatcher
@@ -66,6 +69,15 @@ class Egress:
         self._keyless = {name for name in keyless if name in self.accounts}
         for account in self.accounts.values():
             self._let_in(account)
+
+    def healths(self) -> list[AccountHealth]:
+        """Return how every account is doing; ``keyless``, and for ever silent, are those without a key."""
+        return [
+            replace(health, state="keyless", silent_s=math.inf)
+            if health.account.name in self._keyless
+            else health
+            for health in self.outcomes.healths()
+        ]
 
     async def watch_keys(self, ready: Callable[[], Awaitable[None]]) -> None:
         """Check keys now and once a day, by the policy that is in force, until cancelled.

@@ -316,3 +316,12 @@ class OutboxFull(OutboxError):
 
 class OutboxFailed(OutboxError):
     """A write or sync failed in a way after which nothing it says can be trusted."""
+
+
+def first_in(group: BaseExceptionGroup[OutboxFailed]) -> OutboxFailed:
+    """Return one of the failures of a group: several tasks may meet the same, and one is enough to say."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, OutboxFailed)  # noqa: S101  # what the type says
+    return error

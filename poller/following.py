@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from poller.clock import Clock
@@ -24,19 +23,11 @@ class Following:
 
     Args:
         reloading: reads it.
-        busy: called with whether a reload is under way, before and after each.
     """
 
-    def __init__(
-        self,
-        reloading: Reloading,
-        clock: Clock,
-        *,
-        busy: Callable[[bool], object] = lambda _: None,
-    ) -> None:
+    def __init__(self, reloading: Reloading, clock: Clock) -> None:
         self._reloading = reloading
         self._clock = clock
-        self._busy = busy
         self._asked = asyncio.Event()
         self._refused_s: float | None = None
         self._completed_s = clock.monotonic_s()
@@ -81,12 +72,9 @@ class Following:
         return self._refused_s is not None and self._clock.monotonic_s() - self._refused_s >= TRY_AGAIN_S
 
     async def _reload(self) -> None:
-        self._busy(True)  # noqa: FBT003  # a callback's only argument
         try:
             await self._reloading.reload()
         except ConfigError:  # it is said where it was found
             self._refused_s = self._clock.monotonic_s()
         else:
             self._refused_s = None
-        finally:
-            self._busy(False)  # noqa: FBT003

@@ -56,7 +56,9 @@ class Reloading:
         parts: of the daemon.
         running: its tasks.
         report: told of every attempt.
+        check: raises ``ConfigError`` if somebody could not adopt it.
         adopted: called with what is in force now, for those who keep some of it.
+        busy: called with whether a reload is under way, before and after each.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Reloading:
         *,
         clock: Clock,
         metrics: Metrics,
+        check: Callable[[InForce], object] = lambda _: None,
         adopted: Callable[[InForce], object],
+        busy: Callable[[bool], object] = lambda _: None,
     ) -> None:
         self.now = now
         self._parts = parts
@@ -76,7 +80,9 @@ class Reloading:
         self._report = report
         self._clock = clock
         self._metrics = metrics
+        self._check = check
         self._adopted = adopted
+        self._busy = busy
         self._one_at_a_time = asyncio.Lock()
         self._refused: tuple[Problem, ...] = ()
 
@@ -88,12 +94,15 @@ class Reloading:
             OutboxFailed: the process must stop.
         """
         async with self._one_at_a_time:
+            self._busy(True)  # noqa: FBT003  # a callback's only argument
             try:
                 config, secrets = await asyncio.to_thread(_read, self.now.config.path)
                 lines = await self._change(config, secrets)
             except ConfigError as error:
                 self._refuse(error)
                 raise
+            finally:
+                self._busy(False)  # noqa: FBT003
             self._refused = ()
             self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=True)
             self._report.adopt(config, secrets, lines)
@@ -142,7 +151,8 @@ class Reloading:
         missing = secrets.unavailable.keys() - old.secrets.unavailable.keys()
         if missing:  # what was missing already may go on to be so; nothing that works is given up
             raise ConfigError([problem for owner, problem in secrets.unavailable.items() if owner in missing])
-        new = InForce(config, secrets, Assembly(config, secrets, self._clock, self._metrics))
+        new = InForce(config, secrets, old.assembly.anew(config, secrets))
+        self._check(new)
         prepared = await self._prepare(new, found)
         self.now = new
         self._adopted(new)

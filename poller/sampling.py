@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from functools import partial
+from contextlib import suppress
 from typing import Final
 
-from poller.clock import NS_PER_S, Clock
+from poller.clock import Clock
 from poller.errors import OutboxError
-from poller.outbox import inspection
+from poller.outbox.ages import Ages
 from poller.overview import WeightSeen
 from poller.parts import Parts
 
@@ -48,7 +48,7 @@ class Sampling:
         self._clock = clock
         self._weights: dict[str, deque[WeightSeen]] = {}
         self._delivered: dict[str, Rate] = {}
-        self._lags: dict[str, float] = {}
+        self._ages = Ages(parts.outbox, clock)
         self._polls = Rate()
 
     async def run(self) -> None:
@@ -67,13 +67,11 @@ class Sampling:
         self._polls.note(now_s, self._parts.observations.polls)
         for name, delivery in list(self._parts.deliveries.items()):
             self._delivered.setdefault(name, Rate()).note(now_s, delivery.status().delivered)
-        configured = set(self._parts.outbox.stats().backlogs)
-        for name in configured:
-            self._lags[name] = await self._lag_s(name)
+        with suppress(OutboxError):  # it is said elsewhere, and ends the process
+            await self._ages.look()
         for kept, there in (
             (self._weights, set(self._parts.egress)),
             (self._delivered, set(self._parts.deliveries)),
-            (self._lags, configured),
         ):
             for name in kept.keys() - there:
                 del kept[name]
@@ -84,7 +82,7 @@ class Sampling:
 
     def lag_s(self, sink: str) -> float:
         """Return how old the oldest record is that waits for a sink; 0.0 if none does."""
-        return self._lags.get(sink, 0.0)
+        return self._ages.waits_s(sink)
 
     def delivered_per_s(self, sink: str) -> float:
         """Return the records that a sink acknowledged in a second of the last minute."""
@@ -94,13 +92,3 @@ class Sampling:
     def polls_per_s(self) -> float:
         """Return the polls in a second of the last minute."""
         return self._polls.per_s()
-
-    async def _lag_s(self, sink: str) -> float:
-        outbox = self._parts.outbox
-        if not outbox.backlog(sink):
-            return 0.0
-        try:
-            accepted_ns = await outbox.read(partial(inspection.accepted_after, position=outbox.cursor(sink)))
-        except OutboxError:  # it is said elsewhere, and ends the process
-            return self._lags.get(sink, 0.0)
-        return 0.0 if accepted_ns is None else max(0.0, (self._clock.utc_ns() - accepted_ns) / NS_PER_S)

@@ -19,8 +19,8 @@ LAYERS = [
     {"cli"},
     {"commands"},
     {"demo"},
-    {"app"},
-    {"following"},
+    {"app", "rounds"},
+    {"doors", "following"},
     {"reloading"},
     {"report", "running"},
     {"sampling"},
@@ -129,6 +129,8 @@ def test_only_the_composition_root_and_above_know_the_configuration() -> None:
         "following",
         "reloading",
         "report",
+        "rounds",
+        "doors",
     }
 
 

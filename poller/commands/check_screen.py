@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from poller.app import App
 from poller.checking import Checkup, Judgement, Verdict, judge, refused_alike
 from poller.config import Config, Secrets
 from poller.errors import PollerError, Problem
 from poller.exchange.client import Restrictions, SystemStatus
 from poller.overview import Discovery
+from poller.rounds import Rounds
 
 NOT_ASKED = "was not asked in time"
 CLOCK_WARNING_S = 1.0  # the exchange refuses what is stamped further ahead than this
@@ -34,8 +34,8 @@ def show_checkup(config: Config, secrets: Secrets, *, as_json: bool, timeout_s: 
         bar = progress.add_task("checking keys", total=len(usable.accounts))
         checkup = Checkup({}, {}, dict.fromkeys(config.discover))
         if usable.accounts:
-            app = App(usable, secrets)
-            checkup = asyncio.run(app.check(timeout_s=timeout_s, checked=lambda: progress.advance(bar)))
+            rounds = Rounds(usable, secrets)
+            checkup = asyncio.run(rounds.check(timeout_s=timeout_s, checked=lambda: progress.advance(bar)))
     checkup.keys = {name: checkup.keys.get(name) for name in config.accounts}
     judgements = {
         name: _without_secrets(obstacle)

@@ -21,7 +21,6 @@ from rich.text import Text
 
 from poller import __version__
 from poller import sinks as installed_sinks
-from poller.app import App
 from poller.asyncapi import Publication, document
 from poller.clock import rfc3339
 from poller.commands.plan_screen import plan_fleet, plan_table
@@ -29,6 +28,7 @@ from poller.config import Config, Secrets, read_sinks
 from poller.errors import ConfigError, PollError, Problem
 from poller.model import AMOUNT_FIELDS, Account, Snapshot, plain
 from poller.records import total_btc
+from poller.rounds import Rounds
 from poller.secrets import redact
 from poller.signals import until_signalled
 from poller.sinks import Channel, SinkOptions
@@ -48,8 +48,8 @@ def show_sweep(config: Config, secrets: Secrets, *, as_json: bool, timeout_s: fl
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         usable = secrets.usable(config)
         bar = progress.add_task("polling", total=len(usable.accounts))
-        app = App(usable, secrets, observer=lambda *_: progress.advance(bar))
-        polled = asyncio.run(app.sweep(timeout_s=timeout_s)) if usable.accounts else {}
+        rounds = Rounds(usable, secrets, observer=lambda *_: progress.advance(bar))
+        polled = asyncio.run(rounds.sweep(timeout_s=timeout_s)) if usable.accounts else {}
     outcomes: dict[str, Outcome] = {
         name: secrets.obstacle(account) or polled[name] for name, account in config.accounts.items()
     }

@@ -80,6 +80,7 @@ def difference(old: Config, new: Config, old_secrets: Secrets, new_secrets: Secr
         *_coming_and_going("sink", sinks),
         *(f"sink {name}: {_sink_line(old.sinks[name], new.sinks[name])}" for name in sinks.changed),
         *_section_lines(old, new),
+        *(["server: another token"] if old_secrets.server_token != new_secrets.server_token else []),
     ]
     discovering = _is_discovering_anew(old, new, old_secrets, new_secrets)
     lines += ["discover: asked anew"] if discovering else []
@@ -201,6 +202,13 @@ def _section_lines(old: Config, new: Config) -> Iterator[str]:
             yield f"{section}: {_settings(before, after)}"
     if old.key_policy != new.key_policy:
         yield f"key_policy: {old.key_policy} -> {new.key_policy}"
+    if old.server != new.server:
+        yield f"server: {_listening(old)} -> {_listening(new)}"
+
+
+def _listening(config: Config) -> str:
+    server = config.server
+    return "none" if server is None else f"{server.listen_host}:{server.listen_port}"
 
 
 def _fixed(old: Config, new: Config) -> Iterator[Problem]:
@@ -213,9 +221,13 @@ def _fixed(old: Config, new: Config) -> Iterator[Problem]:
         "outbox.max_size",
         "outbox.when_full",
         "logging.format",
+        "metrics.balances",
+        "metrics.max_series",
     ):
         if _value(old, key) != _value(new, key):
             yield _unchangeable(new, key)
+    if old.tracing != new.tracing:
+        yield _unchangeable(new, "tracing")
     for name, settings in new.egress.items():
         if name in old.egress and old.egress[name].shared != settings.shared:
             yield _unchangeable(new, f"egress.{name}.shared")

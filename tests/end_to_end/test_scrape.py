@@ -1,4 +1,4 @@
-"""A daemon that polls a simulated exchange, as a scrape sees it; wired as the composition root does."""
+"""A daemon that polls a simulated exchange, as a scrape sees it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from poller.app import App
-from poller.assembly import Parts
-from poller.clock import SystemClock
 from poller.config import load, read_secrets
-from poller.loop_lag import watch_loop
 from poller.metrics import Metrics
-from poller.outbox.ages import Ages
-from poller.scrape import Sources, scraped
 from tests.end_to_end.processes import simulating, wait_for
 
 pytestmark = pytest.mark.real_time
@@ -25,59 +20,36 @@ pytestmark = pytest.mark.real_time
 ACCOUNTS = 8
 
 
-def sources(parts: Parts, ages: Ages) -> Sources:
-    return Sources(
-        budgets=lambda: [address.budget.status() for address in parts.addresses.values()],
-        deliveries=lambda: [delivery.status() for delivery in parts.deliveries],
-        outbox=parts.outbox.stats,
-        waits_s=ages.waits_s,
-        accounts=lambda: [
-            health for address in parts.addresses.values() for health in address.outcomes.healths()
-        ],
-        baselines=lambda: [
-            held for address in parts.addresses.values() for held in address.outcomes.baselines()
-        ],
-        ready=lambda: {"outbox": not parts.outbox.is_full},
-        max_balances=20,
-    )
-
-
 async def test_a_scrape_of_a_running_daemon(tmp_path: Path) -> None:
     with simulating(
         tmp_path, "--accounts", str(ACCOUNTS), "--interval", "500ms", "--latency", "1-5"
     ) as exchange:
+        with (tmp_path / "accounts.yaml").open("a") as file:
+            file.write("metrics: {balances: true, max_series: 20}\n")
         config = load(tmp_path / "accounts.yaml")
-        metrics, clock, stop = Metrics(), SystemClock(), asyncio.Event()
+        metrics, stop = Metrics(), asyncio.Event()
         app = App(config, read_secrets(config), metrics=metrics)
         running = asyncio.create_task(app.run(stop))
         await app.started.wait()
-        parts = app._parts
-        assert parts is not None
-        ages = Ages(parts.outbox, clock)
-        beside = [asyncio.create_task(ages.run()), asyncio.create_task(watch_loop(clock, metrics))]
-        with scraped(metrics, sources(parts, ages)):
-            # From a thread, as the server scrapes.
-            await asyncio.to_thread(
-                wait_for, lambda: metrics.total("account_staleness_seconds_count") >= 3 * ACCOUNTS
-            )
-            await asyncio.to_thread(wait_for, lambda: metrics.total("sink_backlog_records") == 0)
-            text = (await asyncio.to_thread(generate_latest, metrics.registry)).decode()
-            spent = exchange.get("status")["worst_window"]
-            assert metrics.total("accounts") == ACCOUNTS
-            assert metrics.value("accounts", priority="0", state="ok") == ACCOUNTS
-            assert metrics.value("accounts_fresh", priority="0") == ACCOUNTS
-            assert metrics.value("polls_total", egress="default", outcome="ok", scope="none") >= 4 * ACCOUNTS
-            assert 0 < metrics.value("weight_used", egress="default") <= 10_800
-            assert 0 < metrics.value("weight_reported", egress="default") <= spent + 5 * ACCOUNTS
-            assert metrics.value("sink_lag_seconds", sink="history") == 0
-            assert metrics.value("records_delivered_total", sink="log") >= ACCOUNTS
-            assert metrics.value("outbox_records") >= ACCOUNTS
-            assert metrics.value("loop_lag_seconds_count") > 0
-            assert text.count("\npoller_balance{") == 20
-            assert metrics.value("balance_series_omitted") > 0
-        for task in beside:
-            task.cancel()
-        await asyncio.wait(beside)
+        # From a thread, as the server scrapes.
+        await asyncio.to_thread(
+            wait_for, lambda: metrics.total("account_staleness_seconds_count") >= 3 * ACCOUNTS
+        )
+        await asyncio.to_thread(wait_for, lambda: metrics.total("sink_backlog_records") == 0)
+        text = (await asyncio.to_thread(generate_latest, metrics.registry)).decode()
+        spent = exchange.get("status")["worst_window"]
+        assert metrics.total("accounts") == ACCOUNTS
+        assert metrics.value("accounts", priority="0", state="ok") == ACCOUNTS
+        assert metrics.value("accounts_fresh", priority="0") == ACCOUNTS
+        assert metrics.value("polls_total", egress="default", outcome="ok", scope="none") >= 4 * ACCOUNTS
+        assert 0 < metrics.value("weight_used", egress="default") <= 10_800
+        assert 0 < metrics.value("weight_reported", egress="default") <= spent + 5 * ACCOUNTS
+        assert metrics.value("sink_lag_seconds", sink="history") == 0
+        assert metrics.value("records_delivered_total", sink="log") >= ACCOUNTS
+        assert metrics.value("outbox_records") >= ACCOUNTS
+        assert metrics.value("loop_lag_seconds_count") > 0
+        assert text.count("\npoller_balance{") == 20
+        assert metrics.value("balance_series_omitted") > 0
         stop.set()
         await running
     _linted(text)
