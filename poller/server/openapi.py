@@ -219,6 +219,60 @@ OPERATIONS: Final = (
 )
 
 
+_HTML: Final = {"text/html": {"schema": _STRING}}
+_FAILURE: Final = {"application/json": {"schema": _of("Failure")}}
+_IN: Final = {"description": "Go to the page: a cookie says who you are, or no token is wanted."}
+# The one path that is not only read: it begins a session, and changes nothing else.
+_LOGIN: Final = {
+    "get": {
+        "operationId": "login",
+        "summary": "A form that takes the token, for browsers.",
+        "security": [],
+        "responses": {
+            "200": {"description": "The form.", "content": _HTML},
+            "303": _IN,
+            **{
+                status: {"description": _REFUSED[status], "content": _FAILURE}
+                for status in ("400", "403", "405", "421")
+            },
+        },
+    },
+    "post": {
+        "operationId": "log_in",
+        "summary": "Begin a session of twelve hours.",
+        "security": [],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"token": _STRING},
+                        "required": ["token"],
+                    }
+                }
+            },
+        },
+        "responses": {
+            "303": _IN,
+            "401": {"description": "This is not the token.", "content": {**_FAILURE, **_HTML}},
+            **{
+                status: {"description": description, "content": _FAILURE}
+                for status, description in (
+                    ("400", "This is no form with one token."),
+                    ("403", _REFUSED["403"]),
+                    ("408", "The form did not come in time."),
+                    ("413", "The form is too long."),
+                    ("415", "This is no form."),
+                    ("421", _REFUSED["421"]),
+                    ("429", "Too many wrong tokens; Retry-After says when to try again."),
+                )
+            },
+        },
+    },
+}
+
+
 @cache
 def openapi_document() -> dict[str, Any]:
     """Return the document. The first call takes some ten milliseconds."""
@@ -231,7 +285,10 @@ def openapi_document() -> dict[str, Any]:
             "Times are UTC in RFC 3339, amounts are text in plain notation.",
         },
         "security": [{"token": []}, {"session": []}, {}],
-        "paths": {operation.path: {"get": _described(operation)} for operation in OPERATIONS},
+        "paths": {
+            **{operation.path: {"get": _described(operation)} for operation in OPERATIONS},
+            "/login": _LOGIN,
+        },
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {

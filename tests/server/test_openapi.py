@@ -53,7 +53,9 @@ def test_everything_is_described_in_words() -> None:
         assert [name for name in ("name",) if "{name}" in path] == [
             parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"
         ]
-    identifiers = [item["get"]["operationId"] for item in document["paths"].values()]
+    identifiers = [
+        operation["operationId"] for item in document["paths"].values() for operation in item.values()
+    ]
     assert len(set(identifiers)) == len(identifiers)
     for schema in document["components"]["schemas"].values():
         assert schema["description"]
@@ -64,15 +66,19 @@ class Held:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = closed(document)
-        self.tried: set[tuple[str, str]] = set()
+        self.tried: set[tuple[str, str, str]] = set()
 
-    def check(self, path: str, answer: Answer) -> None:
-        described = self._document["paths"][path]["get"]["responses"][str(answer.status)]
+    def check(self, path: str, answer: Answer, method: str = "get") -> None:
+        described = self._document["paths"][path][method]["responses"][str(answer.status)]
+        if answer.status == 303:
+            assert (answer.body, "content" in described) == (b"", False)
+            self.tried.add((path, method, "303"))
+            return
         content = described["content"][answer.headers["Content-Type"].partition(";")[0]]
         schema = {**content["schema"], "components": self._document["components"]}
         is_json = answer.headers["Content-Type"] == "application/json"
         jsonschema.Draft202012Validator(schema).validate(answer.json() if is_json else answer.body.decode())
-        self.tried.add((path, str(answer.status)))
+        self.tried.add((path, method, str(answer.status)))
 
 
 @pytest.mark.real_time
@@ -106,14 +112,36 @@ async def test_every_answer_is_of_the_shape_that_is_described(
     closed_client = await serve(overview, token=TOKEN)
     for path, target in targets.items():
         held.check(path, await closed_client.get(target))
+    held.check("/login", await client.get("/login"))
+    held.check("/login", await closed_client.get("/login"))
+    held.check("/login", await client.get("/login", Origin="null"))
+    held.check("/login", await client.ask("GET", "/login", host="evil.example"))
+    held.check("/login", await client.ask("PUT", "/login"))
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for headers, body in [
+        (form, f"token={TOKEN}".encode()),
+        ({}, b"{}"),
+        (form, b"x" * 1_025),
+        (form, b"x"),
+        ({**form, "Origin": "null"}, b"x"),
+        ({**form, "Accept": "text/html"}, b"token=wrong"),
+        *[(form, b"token=wrong")] * 10,
+    ]:
+        answer = await closed_client.ask("POST", "/login", headers=headers, body=body)
+        held.check("/login", answer, "post")
+    held.check("/login", await closed_client.ask("POST", "/login", host="evil.example"), "post")
     expected = {
-        (path, status)
+        (path, method, status)
         for path, item in openapi_document()["paths"].items()
         if path != "/api/events"
-        for status in item["get"]["responses"]
+        for method in item
+        for status in item[method]["responses"]
     }
-    # 400 is also said of what is no request at all, which no path is tried for.
-    assert {pair for pair in expected - held.tried if pair[1] != "400"} == set()
+    # 400 is also said of what is no request at all, which no path is tried for; 408 has a test of its own.
+    assert {(method, status) for _, method, status in expected - held.tried} == {
+        ("get", "400"),
+        ("post", "408"),
+    }
 
 
 def test_a_wrong_answer_would_be_found() -> None:

@@ -70,7 +70,7 @@ def test_it_names_every_path(overview: InMemoryOverview) -> None:
     table = PAGE.read_text().partition("## What there is")[2].partition("\n\nAmounts")[0]
     named = set(re.findall(r"`(/[\w./]*)`", table))
     described = {operation.path.replace("{name}", "NAME") for operation in OPERATIONS}
-    assert named == described | {"/", "/account/NAME", "/static/"}
+    assert named == described | {"/", "/account/NAME", "/static/", "/login"}
 
 
 def test_its_bounds_are_those_of_the_settings() -> None:
@@ -148,11 +148,11 @@ class Browser:
         while True:
             message = await self._socket.receive_json()
             if message.get("id") == self._number:
-                return message["result"]
+                return message.get("result")  # none while it goes from one page to the next
 
     async def run(self, script: str) -> Any:
         result = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        return result["result"].get("value")
+        return result and result["result"].get("value")
 
     async def until(self, script: str) -> None:
         while await self.run(script) is not True:  # noqa: ASYNC110  # it is in another process
