@@ -71,10 +71,11 @@ def accepts_html(request: web.BaseRequest) -> bool:
 async def compressed(request: web.BaseRequest, response: web.Response, worker: Worker) -> web.Response:
     """Compress an answer if it is worth it and the client takes it."""
     body = response.body
-    if not isinstance(body, bytes) or len(body) <= _COMPRESSED_FROM_BYTES:
+    # What has a tag is a file, which has its own compressed form under a tag of its own.
+    if not isinstance(body, bytes) or len(body) <= _COMPRESSED_FROM_BYTES or "ETag" in response.headers:
         return response
     response.headers["Vary"] = "Accept-Encoding"
-    if "Content-Encoding" in response.headers or not accepts_gzip(request):
+    if not accepts_gzip(request):
         return response
     if len(body) < _IN_A_THREAD_FROM_BYTES:
         response.body = squeeze(body)

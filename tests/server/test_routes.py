@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import random
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -327,6 +329,31 @@ async def test_a_file_that_a_browser_has_is_not_sent_again(serve: Serve, overvie
         answer = await client.get("/", If_None_Match=known)
         assert (answer.status, answer.body, answer.headers["ETag"]) == (304, b"", tag)
     assert (await client.get("/", If_None_Match='"other"')).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "is_small"), [(b"let x = 1;\n" * 200, True), (random.Random(1).randbytes(3_000), False)]
+)
+async def test_a_file_is_sent_compressed_under_a_tag_of_its_own_if_that_pays(
+    body: bytes, is_small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "x.js").write_bytes(body)
+    (tmp_path / "page" / "x.py").write_bytes(b"of a kind that is not served")
+    (tmp_path / "page" / "folder.js").mkdir()
+    monkeypatch.setattr("poller.server.page.files", lambda package: tmp_path)
+    client = await serve(InMemoryOverview())
+    plain = await client.get("/static/x.js")
+    small = await client.get("/static/x.js", Accept_Encoding="gzip")
+    assert plain.body == body
+    assert ("Content-Encoding" in small.headers) == is_small
+    assert (gzip.decompress(small.body) if is_small else small.body) == body
+    assert (small.headers["ETag"] != plain.headers["ETag"]) == is_small
+    for answer in (plain, small):
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    for missing in ("x.py", "folder.js", "index.html"):
+        assert (await client.get(f"/static/{missing}")).status == 404
 
 
 @pytest.mark.parametrize(
