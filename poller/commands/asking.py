@@ -13,6 +13,8 @@ from poller.errors import OutboxLocked
 if TYPE_CHECKING:
     from poller.config import OutboxSettings
 
+PATIENCE_S = 30.0  # with a daemon that is asked how it is; a monitor waits for the answer
+
 
 def ask_daemon(path: Path, *questions: tuple[str, Mapping[str, Any]]) -> list[Any]:
     """Ask the daemon of a configuration, or end the command: only a daemon can answer.
@@ -25,13 +27,19 @@ def ask_daemon(path: Path, *questions: tuple[str, Mapping[str, Any]]) -> list[An
         ConfigError: it cannot be told from the file where the outbox is.
     """
     from poller.config import load_outbox
-    from poller.control import NobodyThere, Refused
+    from poller.control import NobodyThere, Refused, Unanswered
 
     socket, lock = _places(load_outbox(path).path)
     try:
         return asyncio.run(_answers(socket, questions))
     except NobodyThere as error:
         exit_with(FAILED, f"error: {nobody(path, lock, error)}")
+    except Unanswered as error:
+        exit_with(FAILED, f"error: {error}")
+    except TimeoutError:
+        exit_with(
+            FAILED, f"error: the daemon does not answer within {PATIENCE_S:g} s; see its log, and its process"
+        )
     except Refused as error:
         exit_with(USAGE, f"error: {error}")
 
@@ -69,7 +77,8 @@ def _places(outbox: Path) -> tuple[Path, Path]:
 async def _answers(socket: Path, questions: tuple[tuple[str, Mapping[str, Any]], ...]) -> list[Any]:
     from poller.control import ask
 
-    return [await ask(socket, verb, arguments) for verb, arguments in questions]
+    async with asyncio.timeout(PATIENCE_S):
+        return [await ask(socket, verb, arguments) for verb, arguments in questions]
 
 
 async def _answer(settings: OutboxSettings, verb: str, arguments: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ an answer ``{"answer": ...}`` or ``{"error": ...}``. Only the daemon's own user 
 daemon runs, a command does the same verbs on the file itself.
 """
 
-from poller.control.client import NobodyThere, Refused, ask
+from poller.control.client import NobodyThere, Refused, Unanswered, ask
 from poller.control.fleet_verbs import balances_verbs, fleet_verbs
 from poller.control.server import Serving
 from poller.control.verbs import Verb, outbox_verbs
@@ -16,6 +16,7 @@ __all__ = [
     "NobodyThere",
     "Refused",
     "Serving",
+    "Unanswered",
     "Verb",
     "ask",
     "balances_verbs",

@@ -23,12 +23,17 @@ class Refused(PollerError):
     """The daemon did not do what it was asked; the text says why."""
 
 
+class Unanswered(Refused):
+    """The daemon was asked and said nothing, or nothing that can be understood."""
+
+
 async def ask(path: Path, verb: str, arguments: Mapping[str, Any]) -> Any:
     """Ask the daemon whose socket this is, and return its answer.
 
     Raises:
         NobodyThere: there is no daemon.
-        Refused: it does not want to, or did not answer.
+        Refused: it does not want to.
+        Unanswered: it did not answer.
     """
     try:
         with reachable(path) as name:
@@ -48,7 +53,7 @@ async def ask(path: Path, verb: str, arguments: Mapping[str, Any]) -> Any:
         asyncio.LimitOverrunError,
         ValueError,
     ) as error:
-        raise Refused(
+        raise Unanswered(
             "the daemon did not answer: it is busy with others, or runs as another user; try again"
         ) from error
     finally:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import re
+import socket
+import threading
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from poller.cli import main
 from poller.clock import SystemClock
+from poller.commands import asking
 from poller.control import balances_verbs
 from poller.locks import FileLock
 from poller.metrics import Metrics
@@ -208,6 +211,37 @@ def test_a_daemon_of_another_version_says_so(config: Path) -> None:
         result = invoke(config, "status")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: unknown verb; known: \n"
+
+
+def test_a_daemon_that_hangs_is_not_waited_for_without_end(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(arguments: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asking, "PATIENCE_S", 0.1)
+    with serving(config.parent, {"fleet.status": hang}):
+        result = invoke(config, "status")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == ("error: the daemon does not answer within 0.1 s; see its log, and its process\n")
+
+
+def test_a_daemon_that_hangs_up_is_not_ready(config: Path) -> None:
+    (config.parent / "data").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(config.parent / "data" / "outbox.db.sock"))
+        listening.listen()
+
+        def hang_up() -> None:
+            connection, _ = listening.accept()
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        result = invoke(config, "status")
+        thread.join()
+    assert result.exit_code == 1
+    assert "the daemon did not answer" in result.stderr
 
 
 # balances ----------------------------------------------------------------------------------------
