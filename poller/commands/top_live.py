@@ -74,8 +74,10 @@ class _Top:
             asking.cancel()
         if self._ended.done():
             return self._ended.result()
-        asking.result()  # what it failed with
-        raise AssertionError  # it never returns
+        error = asking.exception()  # it never returns
+        if isinstance(error, OSError) or error is None:
+            return 128 + signal.SIGHUP  # it could not draw any more
+        raise error
 
     def _end(self, code: int) -> None:
         if not self._ended.done():

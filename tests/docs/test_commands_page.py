@@ -150,15 +150,21 @@ def test_every_command_for_operators_is_on_the_page() -> None:
         assert any(line.split()[1] == name for line, _ in shown()) or name == "top"
 
 
-def test_fields_that_the_page_names_are_there(inside: Path) -> None:
-    for line in ("poller status --json", "poller explain sub-001 --json", "poller balances --json"):
-        output = "\n".join(printed(inside, line))
-        section = PAGE.partition(f"## `{' '.join(line.split()[:2])}")[2].partition("\n## ")[0]
-        fields = [
-            name
-            for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
-            for name in re.findall(r"`(\w+)`", row)
-        ]
-        assert fields, line
-        for name in fields:
-            assert f'"{name}":' in output, f"{line}: {name}"
+@pytest.mark.parametrize(
+    "line",
+    [
+        "poller status --json",
+        "poller explain sub-001 --json",
+        "poller balances --json",
+        "poller history treasury --since 2026-01-01 --json",
+        "poller doctor --json",
+    ],
+)
+def test_fields_that_the_page_names_are_there(inside: Path, line: str) -> None:
+    output = "\n".join(printed(inside, line))
+    section = PAGE.partition(f"## `{' '.join(line.split()[:2])}`")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.+) \|$", section, re.MULTILINE)
+    fields = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row)]
+    assert fields
+    for name in fields:
+        assert f'"{name}":' in output, name
