@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from poller import locks
 from poller.locks import FileLock, Held
 
 HOLD = """
@@ -129,3 +130,18 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
         os.waitpid(child, 0)
         os.close(born_read)
         os.close(born_write)
+
+
+@pytest.mark.skipif(not locks.LOCKS.exists(), reason="the system does not say who has a lock")
+@pytest.mark.parametrize("options", [(), ("shared",)])
+def test_who_has_a_lock_is_told_without_a_try_to_get_it(tmp_path: Path, options: tuple[str, ...]) -> None:
+    path = tmp_path / "lock"
+    assert locks.holder(path) is None
+    assert not path.exists()
+    with holder(path, *options) as process:
+        assert locks.holder(path) == process.pid
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+    assert path.exists()
+    assert locks.holder(path) is None
