@@ -12,6 +12,7 @@ from rich.text import Text
 from poller.commands.drawing import age, bar, between_s, clock_time, console, size, state, table, text
 
 MOST_WORST = 10
+SHOWN_CHANGES = 5
 BAR_CELLS = 24
 OVERDUE_INTERVALS = 2
 _ORDER = ("damaged", "quarantined", "keyless", "stale", "ok")
@@ -127,6 +128,9 @@ def _facts(status: Document) -> list[tuple[str, Text]]:
             text(f"{configuration['path']}, loaded {clock_time(configuration['loaded_at'])} UTC"),
         ),
     ]
+    facts += [("", text(f"  changed: {line}")) for line in configuration["changed"][:SHOWN_CHANGES]]
+    if len(configuration["changed"]) > SHOWN_CHANGES:
+        facts.append(("", Text(f"  and {len(configuration['changed']) - SHOWN_CHANGES:,} changes more")))
     if configuration["problems"]:
         refused = configuration["refused_at"]
         at = f" at {clock_time(refused)} UTC" if refused else ""

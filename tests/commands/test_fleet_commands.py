@@ -113,7 +113,7 @@ def test_status_shows_refused_reloads_and_discoveries(config: Path) -> None:
         configuration=ConfigurationSeen(
             "accounts.yaml",
             "2026-01-01T08:00:00.000000Z",
-            [],
+            [f"account a{number} was added" for number in range(7)],
             ["accounts.yaml:5: accounts.x: [bold]no[/bold]"],
             "2026-01-01T09:00:00.000000Z",
         ),
@@ -121,6 +121,7 @@ def test_status_shows_refused_reloads_and_discoveries(config: Path) -> None:
     )
     with serving(config.parent, fleet):
         said = words(invoke(config, "status").stdout)
+    assert "changed: account a4 was added and 2 changes more" in said
     assert "the last reload at 2026-01-01 09:00:00 UTC was refused:" in said
     assert "accounts.yaml:5: accounts.x: [bold]no[/bold]" in said
     assert "discovery master: 7 sub-accounts; 2 missing: d, e; 1 gone: f; not asked yet" in said
