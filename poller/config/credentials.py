@@ -64,7 +64,7 @@ class Secrets:
         return next((self.unavailable[owner] for owner in owners if owner in self.unavailable), None)
 
     def usable(self, config: Config) -> Config:
-        """Return the configuration without what cannot be used now; no account may be left in it."""
+        """Return the configuration without what cannot be used now; no account, nor ``default``, need be left."""
         gone = self.unavailable
         return replace(
             config,

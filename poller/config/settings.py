@@ -50,6 +50,7 @@ class SecretSetting:
 
         Raises:
             SecretUnreadable: it is not there, is empty, or is not kept safely.
+            SecretUnavailable: it cannot be had now.
         """
         return self.reference.read(self.directory)
 

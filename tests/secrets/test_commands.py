@@ -132,6 +132,9 @@ def test_a_complaint_does_not_repeat_what_was_printed_or_read(tmp_path: Path) ->
     _, message, _ = refusal(sh('eval "$1"', script), tmp_path)
     assert message == "the command 'sh' failed with exit code 1: *** and ***"
     assert redact("a-new-secret-2026") == "***"
+    script = "echo open sesame now; echo said: open sesame now >&2; exit 1"
+    assert refusal(sh(script), tmp_path)[1] == "the command 'sh' failed with exit code 1: said: ***"
+    assert redact("open sesame now") == "open sesame now"
 
 
 @pytest.mark.parametrize("code", [os.EX_UNAVAILABLE, os.EX_TEMPFAIL])

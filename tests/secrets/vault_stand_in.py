@@ -71,6 +71,7 @@ class VaultStandIn:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     stand_in: VaultStandIn
 
     def setup(self) -> None:

@@ -18,7 +18,7 @@ from typing import ClassVar, Final
 from poller.clock import Clock, SystemClock
 from poller.secrets.back_ends import BackEnd
 from poller.secrets.errors import SecretUnavailable, SecretUnreadable
-from poller.secrets.redaction import redact
+from poller.secrets.redaction import HIDDEN, redact
 from poller.secrets.secret import Secret
 
 TIME_LIMIT_S: Final = 10.0
@@ -93,11 +93,8 @@ def _judged(shown: str, code: int, output: bytes, complaint: bytes) -> str:
     if len(output) > MAX_BYTES:
         raise SecretUnreadable(f"{shown} printed more than {MAX_BYTES} bytes: that is no secret")
     text = output.decode(errors="replace")
-    # What it printed counts as secret from here on, in what it says on stderr, too.
-    Secret(text.strip())
     if code != 0:
-        said = redact(_first_line(complaint))
-        said = f": {said}" if said else ""
+        said = _said(complaint, text)
         if code < 0:
             raise SecretUnavailable(f"{shown} was ended by signal {-code}{said}")
         if code in _NOT_NOW:
@@ -111,10 +108,21 @@ def _judged(shown: str, code: int, output: bytes, complaint: bytes) -> str:
         raise SecretUnreadable(f"{shown} printed what is not UTF-8 text") from None
 
 
-def _first_line(content: bytes) -> str:
-    for line in content.decode(errors="replace").splitlines():
-        if shown := "".join(sign for sign in line if sign.isprintable()).strip():
-            return shown[:SHOWN]
+def _said(complaint: bytes, printed: str) -> str:
+    """Return the first line of a complaint, for messages, without what was printed before it failed.
+
+    That may be a secret, or half of one: its words are hidden from now on, its sentences here, for to hide
+    those for ever would spoil the log.
+    """
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    for line in lines:
+        if not any(map(str.isspace, line)):
+            Secret(line)
+    for said in complaint.decode(errors="replace").splitlines():
+        if shown := "".join(sign for sign in said if sign.isprintable()).strip():
+            for line in sorted(lines, key=len, reverse=True):
+                shown = shown.replace(line, HIDDEN) if len(line) > 3 else shown
+            return f": {redact(shown)[:SHOWN]}"
     return ""
 
 
@@ -159,9 +167,10 @@ def _collect(process: subprocess.Popen[bytes], deadline_s: float, clock: Clock) 
     output, complaint = bytearray(), bytearray()
     pipes = {process.stdout.fileno(): output, process.stderr.fileno(): complaint}
     with selectors.DefaultSelector() as selector, _end_of(process) as end:
-        for pipe in (*pipes, *end):
-            os.set_blocking(pipe, pipe in end)
-            selector.register(pipe, selectors.EVENT_READ)
+        for pipe in pipes:
+            os.set_blocking(pipe, False)
+        for handle in (*pipes, *end):
+            selector.register(handle, selectors.EVENT_READ)
         over = False
         while pipes and not over and len(output) <= MAX_BYTES:
             left_s = deadline_s - clock.monotonic_s()
