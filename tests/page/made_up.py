@@ -87,7 +87,7 @@ def egress(name: str = "default", *, accounts: int = 50, seed: int = 1, **fields
         "pause_s": 0.0,
         "pause_until": None,
         "pause_cause": "",
-        "stretch": {0: 1.0},
+        "stretch": {"0": 1.0},
         "seconds": tuple(seconds),
     }
     return EgressSeen(**(values | fields))

@@ -111,7 +111,7 @@ def desk(size: int = 5000) -> MadeUpFleet:
     fleet = MadeUpFleet(accounts)
     fleet.egress_now = (
         egress("default", accounts=1667, seed=3),
-        egress("nat-b", accounts=1667, seed=5, stretch={0: 1.0, 1: 1.35}),
+        egress("nat-b", accounts=1667, seed=5, stretch={"0": 1.0, "1": 1.35}),
         egress("frankfurt", accounts=1666, seed=9),
     )
     fleet.sinks_now = (

@@ -27,7 +27,7 @@ TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", 
 
 
 def dumped(value: object) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    return orjson.dumps(value)
 
 
 def answer(value: object, status: int = 200) -> web.Response:
@@ -39,6 +39,7 @@ class StandIn:
 
     Attributes:
         url: where it listens, without a slash at the end; known once it was started.
+        bare_lists: tell addresses and sinks as the API does, without the time.
         needs_login: answer 401 to the API, as the daemon does without a session.
     """
 
@@ -46,6 +47,7 @@ class StandIn:
         self.fleet = fleet
         self.url = ""
         self.needs_login = False
+        self.bare_lists = False
         self.version = "0.1.0"
         self._port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -151,7 +153,7 @@ class StandIn:
             float(request.query.get("since_s", "604800")),
         )
         return (
-            answer({"error": "no sink keeps a history that can be asked"}, 404)
+            answer({"error": "no history is kept; a sink of kind sqlite keeps one"}, 404)
             if points is None
             else answer(points)
         )
@@ -165,6 +167,7 @@ class StandIn:
         # The first word a browser reads is how soon to come again when it is cut off.
         await response.write(b"retry: 300\n\n")
         stream = _Stream(self.fleet, response, int(request.headers.get("Last-Event-ID", "0")))
+        stream.bare_lists = self.bare_lists
         await stream.hello(self.version)
         while True:
             await stream.tell()
@@ -180,6 +183,7 @@ class _Stream:
         self._number = 0
         self._happening = last_event
         self._told: dict[str, object] = {}
+        self.bare_lists = False
 
     async def _send(self, kind: str, value: object, number: int | None = None) -> None:
         mark = "" if number is None else f"id: {number}\n"
@@ -206,7 +210,7 @@ class _Stream:
         await self._tell_accounts(status.at)
         for kind, value in (("egress", self._fleet.egress()), ("sinks", self._fleet.sinks())):
             if self._is_new(kind, value):
-                await self._send(kind, {"at": status.at, kind: value})
+                await self._send(kind, value if self.bare_lists else {"at": status.at, kind: value})
         for happening in self._fleet.happenings(after=self._happening):
             self._happening = happening.number
             await self._send("happening", happening, happening.number)

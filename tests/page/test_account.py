@@ -110,7 +110,7 @@ def test_without_a_history_the_page_says_so(browser: Browser, serve: Serve) -> N
     with opened(browser, server.url) as (page, watched):
         watched.expected = ["404"]
         page.goto(f"{server.url}/account/treasury")
-        expect(page.get_by_text("no sink keeps a history that can be asked")).to_be_visible()
+        expect(page.get_by_text("no history is kept; a sink of kind sqlite keeps one")).to_be_visible()
 
 
 def test_the_page_lives(browser: Browser, serve: Serve) -> None:

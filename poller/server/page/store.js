@@ -98,16 +98,22 @@ export class Store {
     this.changed("status");
   }
 
-  takeEgress({ at, egress }) {
-    this.clock.heard(at);
-    this.egress = egress;
+  /** Every address: a list as the API gives it, or one with the time of it. */
+  takeEgress(told) {
+    this.egress = this.#list(told, "egress");
     this.changed("egress");
   }
 
-  takeSinks({ at, sinks }) {
-    this.clock.heard(at);
-    this.sinks = sinks;
+  /** Every sink: a list as the API gives it, or one with the time of it. */
+  takeSinks(told) {
+    this.sinks = this.#list(told, "sinks");
     this.changed("sinks");
+  }
+
+  #list(told, name) {
+    if (Array.isArray(told)) return told;
+    this.clock.heard(told.at);
+    return told[name];
   }
 
   /** Happenings in any order; those that were seen before are passed over. @param {any[]} happenings */
