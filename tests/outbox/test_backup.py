@@ -37,10 +37,11 @@ def copied(path: Path, to: Path) -> Path:
 
 async def test_nobody_copies_it_through_sqlite_beside_its_daemon(tmp_path: Path, clock: VirtualClock) -> None:
     outbox = await opened(tmp_path / "outbox.db", clock)
-    with closing(sqlite3.connect(tmp_path / "outbox.db", timeout=0)) as beside:
-        # A backup would try again for ever.
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            beside.execute("SELECT count(*) FROM records")
+    with (
+        closing(sqlite3.connect(tmp_path / "outbox.db", timeout=0)) as beside,
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
+        beside.execute("SELECT count(*) FROM records")  # a backup would try again for ever
     await outbox.close()
 
 
