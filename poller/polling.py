@@ -79,6 +79,11 @@ class Queue(Protocol):
 class Room(Protocol):
     """What is needed of the outbox before a poll is worth its weight."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing is accepted at the moment."""
+        ...
+
     async def wait_for_room(self) -> None:
         """Return when records can be accepted."""
         ...
@@ -232,8 +237,10 @@ class Dispatcher:
             if self._budget.pause_left_s() > 0:
                 await self._in_slices(self._budget.resumed, "waiting for the end of a pause")
                 self._spread("pause")
-            if self._room is not None:
+            if self._room is not None and self._room.is_full:
                 await self._in_slices(self._room.wait_for_room, "waiting for room in the outbox")
+            elif self._room is not None:
+                await self._room.wait_for_room()  # at once, without a timer; or it says that it has failed
             wait_s = self._schedule.next_s() - self._clock.monotonic_s()
             if wait_s <= 0 and self._budget.pause_left_s() <= 0:
                 return

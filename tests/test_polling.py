@@ -118,6 +118,10 @@ class MemoryOutbox:
             raise self.fails
         self.records.extend(records)
 
+    @property
+    def is_full(self) -> bool:
+        return not self.room.is_set()
+
     async def wait_for_room(self) -> None:
         await self.room.wait()
 

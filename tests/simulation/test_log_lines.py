@@ -19,7 +19,7 @@ from tests.docs.test_logs_page import wrong_with
 from tests.simulation.world import World
 
 HOUR_S = 3600.0
-ACCOUNTS = 12
+ACCOUNTS = 8
 
 
 class Collected(logging.Handler):
@@ -79,10 +79,10 @@ def lived(interval_s: float, collected: Collected) -> tuple[int, list[dict[str, 
 
 def test_lines_do_not_grow_with_polls_and_are_as_documented(collected: Collected) -> None:
     few, lines_of_few = lived(60.0, collected)
-    many, lines_of_many = lived(6.0, collected)
-    assert many > 8 * few > 5000
+    many, lines_of_many = lived(10.0, collected)
+    assert many > 5 * few > 3000
     told = collected.told()
-    # No more is said although ten times as much failed: what began, what ended, who changed its state.
+    # No more is said although so much more failed: what began, what ended, who changed its state.
     assert len(lines_of_many) <= len(lines_of_few) + 5 < 60, told
     # One of each kind, and of what is refused: an account by itself is a state.
     kinds = [line["error_kind"] for line in lines_of_many if line["message"] == "polls fail"]

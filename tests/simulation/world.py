@@ -195,6 +195,8 @@ class Disk:
         self.baselines[baseline.account] = baseline
         self.records += [(self._clock.uptime_s(), record) for record in records]
 
+    is_full = False
+
     async def wait_for_room(self) -> None:
         pass
 
