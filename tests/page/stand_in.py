@@ -143,7 +143,7 @@ class StandIn:
     async def _account(self, request: web.Request) -> web.Response:
         found = self.fleet.account(request.match_info["name"])
         if found is None:
-            return answer({"error": f"there is no account {request.match_info['name']}"}, 404)
+            return answer({"error": "there is no account of that name"}, 404)
         return answer(found)
 
     async def _history(self, request: web.Request) -> web.Response:

@@ -128,7 +128,7 @@ def test_the_page_lives(browser: Browser, serve: Serve) -> None:
         expect(page.locator(".why")).to_have_text("It is refused.")
         watched.expected = ["404"]
         page.goto(f"{server.url}/account/nobody")
-        expect(page.get_by_text("there is no account nobody")).to_be_visible()
+        expect(page.get_by_text("there is no account of that name")).to_be_visible()
 
 
 def test_to_an_account_and_back_to_the_same_place(browser: Browser, serve: Serve) -> None:
