@@ -31,7 +31,7 @@ def test_every_command_is_there() -> None:
     assert (
         sorted(
             [
-                *("check", "demo", "once", "outbox", "plan", "run", "schema", "simulate", "sinks"),
+                *("check", "demo", "once", "outbox", "plan", "reload", "run", "schema", "simulate", "sinks"),
                 *("balances", "completion", "doctor", "explain", "history", "status", "top"),
             ]
         )

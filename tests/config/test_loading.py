@@ -540,7 +540,7 @@ def test_an_included_file_holds_accounts_and_their_defaults_and_nothing_else(pro
         "f.yaml:1: include: 'include' cannot stand in an included file; move it to the main file",
         "f.yaml:2: outbox: 'outbox' cannot stand in an included file; move it to the main file",
         "f.yaml:3: acounts: unknown key 'acounts', did you mean 'accounts'?",
-        "f.yaml:4: metrics: unknown key 'metrics'; known here: accounts, defaults",
+        "f.yaml:4: metrics: 'metrics' cannot stand in an included file; move it to the main file",
         "f.yaml:5: defaults.egress: there is no egress 'x'; known here: default",
         "g.yaml:1: a list where a mapping belongs; write it as 'key: value' lines",
         "sub: cannot be read: Is a directory",
