@@ -86,6 +86,15 @@ def _of_server(error: asyncpg.PostgresError, address: Address) -> SinkError:
 SchemaName = Annotated[str, AfterValidator(checked)]
 
 
+_IS_THERE = """
+    SELECT EXISTS (
+        SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = $1 AND relname = $2
+    )
+"""
+_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
+
+
 class PostgresOptions(TlsOptions):
     """Options of the ``postgres`` sink."""
 
@@ -218,9 +227,12 @@ class PostgresSink:
         await self._commit()
 
     async def _version(self) -> int | None:
-        table = f"{quoted(self._options.schema_)}.schema_version"
-        if await self._connection.fetchval("SELECT to_regclass($1)", table) is None:
+        # Not by to_regclass: within a transaction that remembers that a table was missing, also once
+        # whoever had the lock before us has made it.
+        there = await self._connection.fetchval(_IS_THERE, self._options.schema_, "schema_version")
+        if not there:
             return None
+        table = f"{quoted(self._options.schema_)}.schema_version"
         version: int | None = await self._connection.fetchval(f"SELECT max(version) FROM {table}")
         return version
 
@@ -229,7 +241,7 @@ class PostgresSink:
         schema = self._options.schema_
         if version is None:
             statements = ddl(schema)
-            if await self._connection.fetchval("SELECT to_regnamespace($1)", quoted(schema)) is not None:
+            if await self._connection.fetchval(_HAS_SCHEMA, schema):
                 # Even IF NOT EXISTS would need the right to make one.
                 statements = statements[1:]
         else:
