@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 KILLS  ?= 500
 EPISODES ?= 100000
+# Tests wait for servers, browsers and processes more than they compute: a worker more than cores.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types bench kill episodes pictures lock wheel clean
@@ -17,7 +19,7 @@ demo: $(VENV)/.run  ## see it work: a simulated exchange, 50 accounts, 30 second
 	@$(BIN)/poller demo
 
 test: $(VENV)/.dev  ## the whole test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 check: lint types test  ## what CI runs: lint, format, strict types, tests
 
