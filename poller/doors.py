@@ -169,4 +169,4 @@ class Doors:
         try:
             return {"changed": list(await self._reload())}
         except ConfigError as error:
-            raise ValueError(str(error)) from error
+            return {"problems": [str(problem) for problem in error.problems]}

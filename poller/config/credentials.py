@@ -89,7 +89,7 @@ def read_secrets(config: Config) -> Secrets:
         ConfigError: a secret is missing, kept unsafely, of the wrong form, or used twice; it lists all
             problems, with what is unavailable, and shows nothing of any secret.
     """
-    reader = _Reader(_settings(config))
+    reader = _Reader(secret_settings(config))
     secrets = reader.secrets(config)
     if reader.problems:
         raise ConfigError(in_order([*reader.problems, *reader.unavailable.values()]))
@@ -112,7 +112,7 @@ def read_again(config: Config, secrets: Secrets) -> Secrets:
         server_token=config.server_token if "server.token" in missing else None,
         tracing=config.tracing if "tracing.headers" in missing else None,
     )
-    reader = _Reader(_settings(part))
+    reader = _Reader(secret_settings(part))
     for name, credentials in secrets.credentials.items():
         reader.api_keys[credentials.api_key] = config.keys[name].api_key
     for name, url in secrets.proxies.items():
@@ -322,7 +322,7 @@ def _owner(key: str) -> str:
     return ".".join(key.split(".")[:2])
 
 
-def _settings(config: Config) -> Iterator[SecretSetting]:
+def secret_settings(config: Config) -> Iterator[SecretSetting]:
     """Yield everything that is kept elsewhere, in the order of the configuration."""
     masters = (master.keys for master in config.discover.values())
     for keys in (*config.keys.values(), *masters):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from enum import Enum
 from typing import Any, Final, TypeVar
 
 from poller.config.credentials import Secrets
@@ -11,6 +12,7 @@ from poller.config.settings import Config, EgressSettings, SinkSettings
 from poller.errors import Problem
 from poller.exchange.signing import Credentials
 from poller.model import Account
+from poller.server.settings import ServerSettings
 
 NAMED_AT_MOST: Final = 5
 
@@ -81,6 +83,7 @@ def difference(old: Config, new: Config, old_secrets: Secrets, new_secrets: Secr
         *(f"sink {name}: {_sink_line(old.sinks[name], new.sinks[name])}" for name in sinks.changed),
         *_section_lines(old, new),
         *(["server: another token"] if old_secrets.server_token != new_secrets.server_token else []),
+        *_header_lines(old_secrets, new_secrets),
     ]
     discovering = _is_discovering_anew(old, new, old_secrets, new_secrets)
     lines += ["discover: asked anew"] if discovering else []
@@ -160,11 +163,17 @@ def _account_lines(
         yield f"{subject}: {text}"
 
 
-def _settings(old: object, new: object) -> str:
+def _header_lines(old_secrets: Secrets, new_secrets: Secrets) -> Iterator[str]:
+    # No problem that keeps the rest from being reloaded: what is kept elsewhere may change by itself.
+    if old_secrets.tracing_headers != new_secrets.tracing_headers:
+        yield "tracing: other headers; they are sent from the next start on"
+
+
+def _settings(old: object, new: object, *, without: Sequence[str] = ()) -> str:
     parts = []
     for entry in fields(new):  # type: ignore[arg-type]  # both are dataclasses
         before, after = getattr(old, entry.name), getattr(new, entry.name)
-        if before != after:
+        if before != after and entry.name not in without:
             parts.append(f"{entry.name} {_shown(before)} -> {_shown(after)}")
     return ", ".join(parts)
 
@@ -173,8 +182,14 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {entry}" for key, entry in value.items()) + "}"
-    return str(value)
+        return "{" + ", ".join(f"{key}: {_shown(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, frozenset):
+        return f"[{', '.join(sorted(map(_shown, value)))}]"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return "none" if value is None else str(value)
 
 
 def _sink_line(old: SinkSettings, new: SinkSettings) -> str:
@@ -203,11 +218,18 @@ def _section_lines(old: Config, new: Config) -> Iterator[str]:
     if old.key_policy != new.key_policy:
         yield f"key_policy: {old.key_policy} -> {new.key_policy}"
     if old.server != new.server:
-        yield f"server: {_listening(old)} -> {_listening(new)}"
+        yield f"server: {_server(old.server, new.server)}"
 
 
-def _listening(config: Config) -> str:
-    server = config.server
+def _server(old: ServerSettings | None, new: ServerSettings | None) -> str:
+    before, after = _listening(old), _listening(new)
+    parts = [f"{before} -> {after}"] if before != after else []
+    if old is not None and new is not None:
+        parts.append(_settings(old, new, without=("listen_host", "listen_port")))
+    return ", ".join(filter(None, parts))
+
+
+def _listening(server: ServerSettings | None) -> str:
     return "none" if server is None else f"{server.listen_host}:{server.listen_port}"
 
 

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from poller.config.credentials import secret_settings
 from poller.config.files import read_source
-from poller.config.settings import Config, SecretSetting
+from poller.config.settings import Config
 from poller.errors import Problem
 
 Footprint = tuple[tuple[str, tuple[int, ...]], ...]
@@ -57,18 +58,9 @@ def _matches(patterns: Iterable[str], directory: Path) -> Iterator[str]:
 
 
 def _secret_files(config: Config) -> Iterator[Path]:
-    for setting in _settings(config):
-        if setting is not None and setting.reference.scheme == "file":
+    for setting in secret_settings(config):
+        if setting.reference.scheme == "file":
             yield setting.directory / setting.reference.name
-
-
-def _settings(config: Config) -> Iterator[SecretSetting | None]:
-    for keys in config.keys.values():
-        yield from (keys.api_key, keys.secret, keys.private_key, keys.passphrase)
-    for egress in config.egress.values():
-        yield egress.proxy
-    for sink in config.sinks.values():
-        yield from sink.secrets.values()
 
 
 def _print(path: Path) -> tuple[int, ...]:
@@ -76,4 +68,5 @@ def _print(path: Path) -> tuple[int, ...]:
         status = os.stat(path)  # noqa: PTH116  # the target's, of thousands of files
     except OSError:
         return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
+    # Not the time of the last change alone: whoever copies a file may set that to whatever it was.
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -37,13 +37,13 @@ class SecretSetting:
         reference: where the secret is kept.
         directory: of the file that names it; what a relative path is relative to.
         key: dotted path of the key, such as ``accounts.treasury.api_key``.
-        place: where the reference is written.
+        place: where the reference is written. Two are equal wherever in their files they stand.
     """
 
     reference: SecretReference
     directory: Path
     key: str
-    place: Place
+    place: Place = field(compare=False)
 
     def read(self) -> Secret:
         """Return the secret.
