@@ -161,6 +161,11 @@ class Health:
             if health.state is State.OK and now_s >= self._stale_s(health)
         ]
 
+    def is_stale(self, name: str, now_s: float) -> bool:
+        """Say whether ``stale`` would return the account; not if it is not watched any more."""
+        health = self._accounts.get(name)
+        return health is not None and health.state is State.OK and now_s >= self._stale_s(health)
+
     def next_stale_s(self) -> float:
         """Return when the next account becomes stale if nothing happens; infinity if none can."""
         return min(

@@ -289,6 +289,8 @@ class Outcomes:
 
     async def _tell_stale(self, now_s: float) -> None:
         for account in self._health.stale(now_s):
+            if not self._health.is_stale(account.name, now_s):
+                continue  # removed, or good again, while sinks were told of others
             silent_s = round(now_s - self._health.good_s(account.name))
             try:
                 await self._turn(account, State.STALE, f"no good answer for {silent_s} s")
@@ -297,10 +299,12 @@ class Outcomes:
                 return
 
     async def _turn(self, account: Account, state: State, reason: str) -> None:
-        if self._health.state(account.name) is state:
+        if account.name not in self._health or self._health.state(account.name) is state:
             return
         if self._acceptance is not None:
             await self._acceptance.turned(account, state, reason)
+        if account.name not in self._health:
+            return  # removed meanwhile, which is told next
         self._health.turn(account.name, state)
         logger.warning(
             "account changed its state", extra={"account": account.name, "state": state, "reason": reason}

@@ -158,6 +158,8 @@ class Dispatcher:
         self._tracer = tracer
         self._slots = asyncio.Semaphore(IN_FLIGHT_AT_MOST)
         self._in_flight: set[str] = set()
+        self._leaving: set[str] = set()  # accounts whose poll under way is waited for
+        self._repeating: dict[str, asyncio.Timeout] = {}  # ends the wait for the weight of one request more
         self._landed = asyncio.Event()  # set, and replaced, when a poll has ended
         self._woken = asyncio.Event()
         self._stopped = False
@@ -191,6 +193,8 @@ class Dispatcher:
         """Grant no further poll; ``run`` returns when those under way have ended."""
         self._stopped = True
         self._stop()
+        for name in self._repeating:
+            self._end_repeating(name)
 
     def wake(self) -> None:
         """Look at the schedule again: somebody was added."""
@@ -201,9 +205,18 @@ class Dispatcher:
         return name in self._in_flight
 
     async def finished(self, name: str) -> None:
-        """Wait until no poll of an account is under way."""
-        while name in self._in_flight:
-            await self._landed.wait()
+        """Wait until no poll of an account is under way; nothing is sent again for the one that is."""
+        self._leaving.add(name)
+        self._end_repeating(name)
+        try:
+            while name in self._in_flight:
+                await self._landed.wait()
+        finally:
+            self._leaving.discard(name)
+
+    def _end_repeating(self, name: str) -> None:
+        if name in self._repeating:
+            self._repeating[name].reschedule(self._clock.monotonic_s())
 
     def status(self) -> DispatcherStatus:
         """Return the counts."""
@@ -223,6 +236,10 @@ class Dispatcher:
                 await self._slots.acquire()
             grant = await self._grant()
             due = None if grant is None else self._schedule.take(self._clock.monotonic_s())
+            if due is not None and due.account.name in self._in_flight:
+                # It was forbidden and allowed again under way: one poll of an account at a time.
+                self._schedule.done(due.account.name, self._clock.monotonic_s())
+                due = None
             if grant is not None and due is not None:
                 self._in_flight.add(due.account.name)
                 tasks.create_task(self._poll(due, grant), name=f"poll of {due.account.name}")
@@ -343,8 +360,17 @@ class Dispatcher:
         return answer
 
     async def _again(self, account: Account, reason: str, spent: list[int]) -> Answer | None:
-        """Send once more; ``None`` if the address fell silent meanwhile."""
-        grant = await self._budget.acquire(WEIGHT)
+        """Send once more; ``None`` if the address fell silent meanwhile, or somebody waits for the end."""
+        if self._stopped or account.name in self._leaving:
+            return None
+        try:
+            # Others may leave us no weight for a long time: a reload must not wait for that.
+            async with asyncio.timeout(None) as self._repeating[account.name]:
+                grant = await self._budget.acquire(WEIGHT)
+        except TimeoutError:
+            return None
+        finally:
+            self._repeating.pop(account.name, None)
         if grant is None:
             return None
         self._metrics.retries.labels(reason).inc()

@@ -43,6 +43,7 @@ class _Entry:
     place_s: float  # on the clock of its priority
     due_s: float = math.inf  # when that clock reached the place, once it has
     in_flight: bool = False
+    is_released: bool = False  # while in flight: whatever its end says of holding is about another key
     version: int = 0  # what lies in a heap under another version is void
 
 
@@ -145,8 +146,12 @@ class Schedule:
             self._place(entry, min(account.interval_s, FIRST_POLL_WITHIN_S), now_s)
 
     def release(self, name: str, now_s: float) -> None:
-        """Let an account that must not be asked for a while be due again soon: its key was exchanged."""
+        """Let an account that must not be asked for a while be due again soon: its key was exchanged.
+
+        Of one in flight the end holds nothing: it was begun with the key from before.
+        """
         entry = self._entries[name]
+        entry.is_released = entry.in_flight
         if self._held.pop(name, None) is not None:
             self._wanted[_kind(entry.account)] += 1
             entry.place_s = -math.inf
@@ -213,7 +218,7 @@ class Schedule:
             if lane.due:
                 _, name, _ = heapq.heappop(lane.due)
                 entry = self._entries[name]
-                entry.in_flight = True
+                entry.in_flight, entry.is_released = True, False
                 if self._held.pop(name, None) is not None:
                     self._wanted[_kind(entry.account)] += 1
                 return Due(entry.account, entry.due_s)
@@ -231,6 +236,8 @@ class Schedule:
         if entry is None or not entry.in_flight:
             return
         entry.in_flight = False
+        if entry.is_released:
+            not_before_s = 0.0
         if not_before_s > now_s:
             self._held[name] = not_before_s
             self._wanted[_kind(entry.account)] -= 1

@@ -418,6 +418,38 @@ def test_who_must_not_be_asked_is_due_soon_once_that_is_over() -> None:
     assert schedule.wanted() == {(0, 20.0): 1}
 
 
+def test_a_release_in_flight_outlasts_the_hold_that_its_end_asks_for() -> None:
+    schedule = fleet(Account("alice", 10.0))
+    assert schedule.take(10.0) is not None
+    schedule.release("alice", 10.2)
+    schedule.done("alice", 10.5, not_before_s=5000.0)
+    assert 10.5 < (schedule.due_s("alice") or 0.0) <= 20.5
+    assert schedule.wanted() == {(0, 10.0): 1}
+    assert schedule.take(21.0) is not None
+    schedule.done("alice", 21.5, not_before_s=5000.0)  # the next one counts again
+    assert (schedule.due_s("alice") or 0.0) > 5000.0
+
+
+def test_whoever_comes_changes_or_goes_the_others_keep_their_places_to_the_last_bit() -> None:
+    others = [Account(f"a{number}", 10.0 + number, priority=number % 3) for number in range(30)]
+    alone, crowded = fleet(*others), fleet(*others, Account("guest", 7.0), Account("held", 7.0, priority=1))
+    quiet = polls(alone, 200.0)
+    taken = []
+    for now_s in range(0, 200, 10):
+        match now_s:
+            case 50:
+                crowded.change(Account("guest", 3.0, priority=2), 50.0)
+            case 90:
+                crowded.remove("guest")
+            case 120:
+                crowded.add(Account("guest", 11.0, priority=9), 120.0)
+            case 150:
+                crowded.release("held", 150.0)
+        taken += polls(crowded, now_s + 10.0)
+    names = {account.name for account in others}
+    assert sorted(poll for poll in taken if poll[0] in names) == sorted(quiet)
+
+
 def test_nobody_is_due_who_is_not_there() -> None:
     assert fleet().due_s("alice") is None
 
