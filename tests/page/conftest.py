@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.page.browser import PATIENCE_S, chromium
 from tests.page.made_up import MadeUpFleet
-from tests.page.stand_in import StandIn
+from tests.page.served import ServedFleet
 
-Serve = Callable[[MadeUpFleet], StandIn]
+
+class Serve(Protocol):
+    def __call__(self, fleet: MadeUpFleet, *, token: str | None = None) -> ServedFleet: ...
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +34,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Serve a made-up fleet until the test ends."""
-    started: list[StandIn] = []
+    started: list[ServedFleet] = []
 
-    def start(fleet: MadeUpFleet) -> StandIn:
-        server = StandIn(fleet)
+    def start(fleet: MadeUpFleet, *, token: str | None = None) -> ServedFleet:
+        server = ServedFleet(fleet, token=token)
         server.start()
         started.append(server)
         return server

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 from tests.page.made_up import text_of
 from tests.page.scenes import desk
-from tests.page.stand_in import StandIn
+from tests.page.served import ServedFleet
 
 
 def main() -> None:
     fleet = desk()
-    server = StandIn(fleet)
+    server = ServedFleet(fleet)
     server.start()
     print(f"{server.url}/  (Ctrl-C ends it)", flush=True)
     chance = random.Random(1)

@@ -20,6 +20,7 @@ from poller.overview import (
     ConfigurationSeen,
     EgressSeen,
     Happening,
+    HistoryPoint,
     OutboxSeen,
     PollSeen,
     SinkSeen,
@@ -234,14 +235,19 @@ class MadeUpFleet:
         with self._lock:
             return [happening for happening in self._happenings if happening.number > after][-500:]
 
-    def course(self, name: str, asset: str, since_s: float) -> list[dict[str, Any]] | None:
+    def course(self, name: str, asset: str | None, since_s: float) -> list[HistoryPoint] | None:
         """What the history keeps of an account; ``None`` if none is kept."""
         if self.history is None:
             return None
         begin = text_of(datetime.now(UTC) - timedelta(seconds=since_s))
         points = self.history.get(name, [])
         return [
-            {key: point[key] for key in ("at", "total_btc", "sequence")} | {"total": point.get(asset)}
+            HistoryPoint(
+                point["at"],
+                None if asset is None else point.get(asset),
+                point["total_btc"],
+                point["sequence"],
+            )
             for point in points
             if point["at"] >= begin
         ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.page.stand_in import PAGE
+from tests.page.served import PAGE
 
 FILES = sorted(path for path in PAGE.iterdir() if path.is_file())
 SCRIPTS = [path for path in FILES if path.suffix == ".js"]

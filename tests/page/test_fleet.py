@@ -149,11 +149,9 @@ def test_amounts_keep_every_digit(browser: Browser, serve: Serve) -> None:
         assert "".join(cell.inner_text().split()).replace("\u202f", "") == exact
 
 
-@pytest.mark.parametrize("bare", [False, True], ids=["with the time", "bare lists"])
-def test_changes_arrive_by_themselves(browser: Browser, serve: Serve, bare: bool) -> None:
+def test_changes_arrive_by_themselves(browser: Browser, serve: Serve) -> None:
     fleet = small()
     server = serve(fleet)
-    server.bare_lists = bare
     with opened(browser, server.url) as (page, _):
         page.goto(server.url)
         until(page, lambda: names(page) == TROUBLE_FIRST)

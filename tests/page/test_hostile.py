@@ -15,14 +15,14 @@ from tests.page.made_up import MadeUpFleet, detail, egress, sink, summary
 pytestmark = pytest.mark.real_time
 
 IMAGE = "<img src=x onerror=window.broken=1>"
-SCRIPT = '"><script>window.broken=1</script>'
+SCRIPT = '"><script src=x onerror=window.broken=1>'
 TURNED = "safe\u202egpj.exe"
 HOSTILE = [
     IMAGE,
     SCRIPT,
     "w" * 200,
     "money 🙂 日本",
-    "a/b?c#d%2F&e=é",
+    "a b?c#d%2F&e=é",
     "'`${1}`'",
     "__proto__",
     "javascript:alert(1)",

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser
 
 from tests.page.browser import opened
 from tests.page.made_up import MadeUpFleet
-from tests.page.stand_in import StandIn
+from tests.page.served import ServedFleet
 
 pytestmark = pytest.mark.real_time
 
@@ -25,7 +25,7 @@ DASH = "\u2013"
 @pytest.fixture(scope="module")
 def run(browser: Browser) -> Iterator[Run]:
     """Call a function of one of the page's modules; with ``each`` once for each tuple of arguments."""
-    server = StandIn(MadeUpFleet())
+    server = ServedFleet(MadeUpFleet())
     server.start()
     with opened(browser, server.url) as (page, _):
         page.goto(server.url)

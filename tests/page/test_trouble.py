@@ -131,15 +131,6 @@ def test_a_lost_connection_is_said_and_everything_is_taken_up_again(browser: Bro
         assert not page.evaluate("document.body.classList.contains('is-cut')")
 
 
-def test_without_a_session_the_way_leads_to_the_login(browser: Browser, serve: Serve) -> None:
-    server = serve(fleet_of())
-    server.needs_login = True
-    with opened(browser, server.url) as (page, watched):
-        watched.expected = ["401"]
-        page.goto(server.url)
-        page.wait_for_url("**/login*")
-
-
 def test_a_new_version_of_the_daemon_asks_to_load_the_page_anew(browser: Browser, serve: Serve) -> None:
     fleet = fleet_of()
     server = serve(fleet)
@@ -149,7 +140,7 @@ def test_a_new_version_of_the_daemon_asks_to_load_the_page_anew(browser: Browser
         until(page, lambda: names(page))
         server.stop()
         expect(page.locator("#link")).to_have_text("cut off")
-        server.version = "0.2.0"
+        fleet.status_fields = {"version": "0.2.0"}
         server.start()
         expect(page.locator(".banner")).to_contain_text("The daemon is now version 0.2.0.")
         page.get_by_role("button", name="Load the new page").click()

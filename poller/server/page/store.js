@@ -98,22 +98,16 @@ export class Store {
     this.changed("status");
   }
 
-  /** Every address: a list as the API gives it, or one with the time of it. */
-  takeEgress(told) {
-    this.egress = this.#list(told, "egress");
+  /** Every address. @param {any[]} egress */
+  takeEgress(egress) {
+    this.egress = egress;
     this.changed("egress");
   }
 
-  /** Every sink: a list as the API gives it, or one with the time of it. */
-  takeSinks(told) {
-    this.sinks = this.#list(told, "sinks");
+  /** Every sink. @param {any[]} sinks */
+  takeSinks(sinks) {
+    this.sinks = sinks;
     this.changed("sinks");
-  }
-
-  #list(told, name) {
-    if (Array.isArray(told)) return told;
-    this.clock.heard(told.at);
-    return told[name];
   }
 
   /** Happenings in any order; those that were seen before are passed over. @param {any[]} happenings */
