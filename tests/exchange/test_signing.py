@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +134,14 @@ def test_an_encrypted_pem_opens_with_its_passphrase(key: object) -> None:
     assert opened.sign(PAYLOAD) == private_key_signer(Secret(pem(key))).sign(PAYLOAD)
 
 
+def with_another_exponent(key: rsa.RSAPrivateKey) -> rsa.RSAPrivateKey:
+    """A key that can be read, but whose public half does not accept what it signs."""
+    own = key.private_numbers()
+    return rsa.RSAPrivateNumbers(
+        own.p, own.q, own.d, own.dmp1, own.dmq1, own.iqmp, rsa.RSAPublicNumbers(3, own.public_numbers.n)
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+
+
 def _refusal(pem_text: str, passphrase: str | None = None) -> str:
     with pytest.raises(KeyFormatError) as caught:
         private_key_signer(Secret(pem_text), None if passphrase is None else Secret(passphrase))
@@ -162,6 +170,7 @@ def _refusal(pem_text: str, passphrase: str | None = None) -> str:
         (lambda: pem(rsa_key()).replace("\n", "\\n"), None, "lost its line breaks"),
         (lambda: "\n".join(pem(rsa_key()).splitlines()[:-5]), None, "damaged"),
         (lambda: pem(rsa_key())[:300] + "!!!!" + pem(rsa_key())[304:], None, "damaged"),
+        (lambda: pem(with_another_exponent(rsa_key())), None, "damaged"),
         (
             lambda: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             None,
