@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from poller import __version__
@@ -16,6 +17,7 @@ from poller.beat import Beat
 from poller.budget import BudgetStatus
 from poller.clock import NS_PER_S, Clock, SystemClock
 from poller.config import Config, Secrets
+from poller.config.footprint import Footprint
 from poller.delivery import Delivery, DeliveryStatus
 from poller.delivery.calls import text
 from poller.doors import Doors
@@ -30,7 +32,7 @@ from poller.parts import Parts
 from poller.polling import DispatcherStatus, Observer
 from poller.reloading import InForce, Reloading, keyless
 from poller.report import Report
-from poller.running import Running
+from poller.running import Running, persistently
 from poller.sampling import Sampling
 from poller.scrape import Sources, scraped
 from poller.service_manager import ServiceManager
@@ -58,6 +60,8 @@ class App:
         secrets: its keys, read.
         observer: called with every poll's outcome, for those who watch.
         manager: told how the daemon is doing; ``None`` if nobody wants to know.
+        footprint: of the configuration's files when they were read; ``None`` if that was just now.
+        set_log_level: called with the level that is configured now; ``None`` if that decides nothing.
 
     Attributes:
         doors: the ways in; ``None`` while nothing runs.
@@ -73,6 +77,8 @@ class App:
         metrics: Metrics | None = None,
         observer: Observer | None = None,
         manager: ServiceManager | None = None,
+        footprint: Footprint | None = None,
+        set_log_level: Callable[[str], object] | None = None,
     ) -> None:
         self.doors: Doors | None = None
         self._config = config
@@ -82,11 +88,14 @@ class App:
         self._assembly = Assembly(config, secrets, self._clock, self.metrics)
         self._observer = observer
         self._manager = manager or ServiceManager("", None, self._clock)
+        self._footprint = footprint
+        self._set_log_level = set_log_level
         self._beat = Beat()
         self._parts: Parts | None = None
         self._report: Report | None = None
         self._reloading: Reloading | None = None
         self._following: Following | None = None
+        self._is_asked_early = False
         self.started = asyncio.Event()
 
     @property
@@ -95,8 +104,10 @@ class App:
         return self._report
 
     def reload_soon(self) -> None:
-        """Have the configuration read anew; for signals. Nothing happens while nothing runs."""
-        if self._following is not None:
+        """Have the configuration read anew, at the earliest once polls begin; for signals."""
+        if self._following is None:
+            self._is_asked_early = True
+        else:
             self._following.ask()
 
     async def reload(self) -> tuple[str, ...]:
@@ -159,6 +170,8 @@ class App:
         self._config, self._secrets, self._assembly = now.config, now.secrets, now.assembly
         if self.doors is not None:
             self.doors.adopt(now)
+        if self._set_log_level is not None:
+            self._set_log_level(now.config.logging.level)
 
     def _is_reloading(self, is_busy: bool) -> None:  # noqa: FBT001  # a callback's only argument
         if is_busy:
@@ -194,13 +207,17 @@ class App:
             sampling = Sampling(parts, self._clock)
             report = self._report = self._reporting(parts, sampling)
             beside = [
-                tasks.create_task(parts.timekeeper.run(), name="clock"),
-                tasks.create_task(sampling.run(), name="sampling"),
-                tasks.create_task(watch_loop(self._clock, self.metrics), name="loop lag"),
-                tasks.create_task(self._manager.watch(self._beat), name="watchdog"),
+                running.begin(persistently(run, name), name)
+                for name, run in (
+                    ("clock", parts.timekeeper.run),
+                    ("sampling", sampling.run),
+                    ("loop lag", partial(watch_loop, self._clock, self.metrics)),
+                    ("watchdog", partial(self._manager.watch, self._beat)),
+                    ("configuration", self._follow(parts, running, report).run),
+                )
             ]
-            following = tasks.create_task(self._follow(parts, running, report), name="configuration")
             assert self.doors is not None  # noqa: S101  # made with what is to follow
+            assert self._reloading is not None  # noqa: S101  # as well
             async with self.doors.open():
                 with scraped(self.metrics, self._sources(parts, sampling, report)):
                     self._say_started(parts)
@@ -208,7 +225,7 @@ class App:
                     drain_s = self._config.shutdown.drain_s
                     logger.info("stopping: polls end, sinks drain", extra={"drain_s": drain_s})
                     self._manager.stopping()
-                    following.cancel()
+                    await _unless(hurry, self._reloading.end())
                     await _unless(hurry, running.stop_polling())
                     await _unless(hurry, self._drain(parts))
             running.cancel()
@@ -240,8 +257,8 @@ class App:
             discoveries=lambda: [watch.seen() for watch in parts.discoveries.values()],
         )
 
-    def _follow(self, parts: Parts, running: Running, report: Report) -> Coroutine[Any, Any, None]:
-        """Make what reloads the configuration, and the ways in that can ask for it; return what to run."""
+    def _follow(self, parts: Parts, running: Running, report: Report) -> Following:
+        """Make what reloads the configuration, and the ways in that can ask for it."""
         now = InForce(self._config, self._secrets, self._assembly)
         self.doors = Doors(
             now,
@@ -263,8 +280,10 @@ class App:
             adopted=self._adopt,
             busy=self._is_reloading,
         )
-        self._following = Following(self._reloading, self._clock)
-        return self._following.run()
+        self._following = Following(self._reloading, self._clock, self._footprint)
+        if self._is_asked_early:
+            self._following.ask()
+        return self._following
 
     def _sources(self, parts: Parts, sampling: Sampling, report: Report) -> Sources:
         """What a scrape looks at. Gauges of balances come and go with a restart only."""

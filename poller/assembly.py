@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from poller.acceptance import Acceptance
 from poller.addresses import address_key, claim
@@ -39,6 +40,8 @@ from poller.schedule import Schedule
 from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
 from poller.tracing import NoTracer, Tracer
+
+CHOOSE_AGAIN_S: Final = 5.0  # an address for the exchange's clock, while all pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,13 +225,27 @@ class Assembly:
         """One clock for all addresses, measured through the first that may speak."""
         asked: list[Egress | RoundEgress] = []  # the last one, for it is the one to blame
 
+        async def choose() -> WeightBudget:
+            while True:  # the longest pause may end first, for addresses come and go
+                able = [address for name, address in addresses.items() if client.is_reachable(name)]
+                if not able:
+                    raise NoResponse("no address can be sent from now", cause="proxy")
+                asked[:] = [min(able, key=lambda address: address.budget.pause_left_s())]
+                budget = asked[0].budget
+                if budget.pause_left_s() <= 0:
+                    return budget
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHOOSE_AGAIN_S):
+                        await budget.resumed()
+
         async def measure() -> None:
-            able = [address for name, address in addresses.items() if client.is_reachable(name)]
-            if not able:
-                raise NoResponse("no address can be sent from now", cause="proxy")
-            asked[:] = [min(able, key=lambda address: address.budget.pause_left_s())]
-            budget = asked[0].budget
-            await client.synchronise(budget.egress, permit=budget.resumed)
+            budget = await choose()
+
+            async def permit() -> None:
+                if budget.pause_left_s() > 0:
+                    raise NoResponse("the address fell silent meanwhile", cause="pause")
+
+            await client.synchronise(budget.egress, permit=permit)
 
         async def blame(error: PollError) -> None:
             if asked:

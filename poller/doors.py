@@ -84,11 +84,8 @@ class Doors:
             ConfigError: it could not.
         """
         settings, old = new.config.server, self._now.config.server
-        if settings is None or (
-            old is not None
-            and (old.listen_host, old.listen_port) == (settings.listen_host, settings.listen_port)
-        ):
-            return
+        if settings is None or (old is not None and old.listen_port == settings.listen_port):
+            return  # at the port that it has now it is in its own way, until it closes
         family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -139,6 +136,9 @@ class Doors:
                     logger.error(  # noqa: TRY400  # no bug that a traceback would help with
                         "the server cannot listen; the daemon goes on without", extra={"error": told}
                     )
+                await self._wait(LISTEN_AGAIN_S)
+            except Exception:
+                logger.exception("the server failed for a reason of our own; it begins anew")
                 await self._wait(LISTEN_AGAIN_S)
             finally:
                 self.address = None

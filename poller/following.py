@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from poller.clock import Clock
-from poller.config.footprint import Footprints
+from poller.config.footprint import Footprint, Footprints
 from poller.errors import ConfigError
 from poller.reloading import Reloading
 
@@ -23,12 +23,15 @@ class Following:
 
     Args:
         reloading: reads it.
+        footprint: of what is in force, taken when that was read; ``None`` if it is taken now.
     """
 
-    def __init__(self, reloading: Reloading, clock: Clock) -> None:
+    def __init__(self, reloading: Reloading, clock: Clock, footprint: Footprint | None = None) -> None:
         self._reloading = reloading
         self._clock = clock
         self._asked = asyncio.Event()
+        self._footprints = Footprints(reloading.now.config.path)
+        self._in_force = footprint
         self._refused_s: float | None = None
         self._completed_s = clock.monotonic_s()
 
@@ -42,8 +45,9 @@ class Following:
         Raises:
             OutboxFailed: the process must stop.
         """
-        footprints = Footprints(self._reloading.now.config.path)
-        in_force = before = await asyncio.to_thread(footprints.take, self._reloading.now.config)
+        if self._in_force is None:
+            self._in_force = await self._footprint()
+        before = self._in_force
         while True:
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -53,13 +57,16 @@ class Following:
                 if not self._reloading.now.config.reload.is_watching:
                     continue
                 # Only what has stood still for a while is read: an editor may be in the middle of it.
-                now = await asyncio.to_thread(footprints.take, self._reloading.now.config)
+                now = await self._footprint()
                 has_settled, before = now == before, now
-                if not has_settled or (now == in_force and not self._is_to_try_again()):
+                if not has_settled or (now == self._in_force and not self._is_to_try_again()):
                     continue
-                in_force = now
+                self._in_force = now
             self._asked.clear()
             await self._reload()
+
+    async def _footprint(self) -> Footprint:
+        return await asyncio.to_thread(self._footprints.take, self._reloading.now.config)
 
     async def _complete(self) -> None:
         """Try again, now and then, what could not be had so far."""

@@ -114,6 +114,15 @@ class _Writer(QueueListener):
         self._thread = None
 
 
+def set_level(level: str) -> None:
+    """Show what is at least as serious, from now on."""
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    # Their debug lines show headers, URLs and whole answers.
+    for foreign in ("asyncio", "aiohttp"):
+        logging.getLogger(foreign).setLevel(max(logging.WARNING, root.level))
+
+
 @contextmanager
 def logging_to(
     stream: IO[str] | None = None,
@@ -140,10 +149,7 @@ def logging_to(
     root = logging.getLogger()
     before, before_level = root.handlers[:], root.level
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # Their debug lines show headers, URLs and whole answers.
-    for foreign in ("asyncio", "aiohttp"):
-        logging.getLogger(foreign).setLevel(max(logging.WARNING, root.level))
+    set_level(level)
     listener.start()
     try:
         yield

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from poller.assembly import Assembly
 from poller.clock import NS_PER_S, Clock
@@ -19,7 +21,7 @@ from poller.config import Config, Secrets, load, read_again, read_secrets
 from poller.config.difference import Difference, difference
 from poller.delivery import Delivery
 from poller.delivery.calls import text
-from poller.errors import ConfigError, EgressLocked, OutboxFull, Problem, SinkError
+from poller.errors import ConfigError, EgressLocked, OutboxFailed, OutboxFull, Problem, SinkError
 from poller.exchange.transport import Transport
 from poller.locks import FileLock
 from poller.metrics import Metrics
@@ -84,56 +86,122 @@ class Reloading:
         self._adopted = adopted
         self._busy = busy
         self._one_at_a_time = asyncio.Lock()
+        self._attempts: set[asyncio.Task[Any]] = set()
+        self._is_applying = False
+        self._is_over = False
         self._refused: tuple[Problem, ...] = ()
+        self._incomplete: tuple[Problem, ...] = ()
 
     async def reload(self) -> tuple[str, ...]:
         """Read the configuration and put it into force; return what is different, a line each.
+
+        It goes on if whoever waits for it is cancelled.
 
         Raises:
             ConfigError: it has problems, and what was in force still is.
             OutboxFailed: the process must stop.
         """
-        async with self._one_at_a_time:
-            self._busy(True)  # noqa: FBT003  # a callback's only argument
-            try:
-                config, secrets = await asyncio.to_thread(_read, self.now.config.path)
-                lines = await self._change(config, secrets)
-            except ConfigError as error:
-                self._refuse(error)
-                raise
-            finally:
-                self._busy(False)  # noqa: FBT003
-            self._refused = ()
-            self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=True)
-            self._report.adopt(config, secrets, lines)
-            if lines:
-                logger.info("the configuration was reloaded", extra={"changed": list(lines)})
-            return lines
+        outcome = await self._attempt(self._reload)
+        if isinstance(outcome, ConfigError):
+            raise outcome
+        return outcome
 
     async def complete(self) -> None:
         """Read again the secrets that could not be had; go on as if nothing had been amiss with those that can.
 
+        What keeps one that can be had from being used is logged, and it is tried again the next time.
+
         Raises:
             OutboxFailed: the process must stop.
         """
+        await self._attempt(self._complete)
+
+    async def end(self) -> None:
+        """Let nobody reload any more; when this returns nothing does. What is being put into force is, first."""
+        self._is_over = True
+        if not self._is_applying:
+            for attempt in self._attempts:
+                attempt.cancel()
+        try:
+            if self._attempts:
+                await asyncio.wait(self._attempts)
+        finally:  # nobody may wait for as long as that takes
+            for attempt in self._attempts:
+                attempt.cancel()
+
+    async def _attempt(
+        self, job: Callable[[], Coroutine[Any, Any, tuple[str, ...] | ConfigError]]
+    ) -> tuple[str, ...] | ConfigError:
+        if self._is_over:
+            return _stopping()
+        # A task of the daemon's own: nobody who has lost patience leaves half of it behind, and if a bug does,
+        # the process ends, and begins anew with the whole.
+        task = self._running.begin(job(), "reload")
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+        await asyncio.wait([task])
+        return _stopping() if task.cancelled() else task.result()
+
+    async def _reload(self) -> tuple[str, ...] | ConfigError:
+        async with self._one_at_a_time:
+            self._busy(True)  # noqa: FBT003  # a callback's only argument
+            try:
+                return await self._read_and_change()
+            finally:
+                self._busy(False)  # noqa: FBT003
+
+    async def _read_and_change(self) -> tuple[str, ...] | ConfigError:
+        if self._is_over:
+            return _stopping()
+        try:
+            config, secrets = await asyncio.to_thread(_read, self.now.config.path)
+            new, found, prepared = await self._prepared(config, secrets)
+        except ConfigError as error:
+            return self._refuse(error)
+        except OutboxFailed:
+            raise
+        except Exception as error:
+            logger.exception("the configuration could not be reloaded for a reason of our own")
+            return self._refuse(ConfigError(f"it cannot be reloaded: {type(error).__name__}; see the log"))
+        await self._apply(new, found, prepared)
+        self._refused = ()
+        self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=True)
+        self._report.adopt(config, secrets, found.lines)
+        if found.lines:
+            logger.info("the configuration was reloaded", extra={"changed": list(found.lines)})
+        return found.lines
+
+    async def _complete(self) -> tuple[str, ...] | ConfigError:
         async with self._one_at_a_time:
             config, before = self.now.config, self.now.secrets
-            if not before.unavailable:
-                return
+            if self._is_over or not before.unavailable:
+                return ()
             secrets = await asyncio.to_thread(read_again, config, before)
             if before.unavailable == secrets.unavailable:
-                return
-            lines = await self._change(config, secrets)
-            self._report.adopt(config, secrets, lines)
+                return ()
+            try:
+                new, found, prepared = await self._prepared(config, secrets)
+            except ConfigError as error:
+                if tuple(error.problems) != self._incomplete:  # the same again is no news
+                    self._incomplete = tuple(error.problems)
+                    logger.error(  # noqa: TRY400  # no bug that a traceback would help with
+                        "secrets can be reached again, but not be used",
+                        extra={"problems": [str(problem) for problem in error.problems]},
+                    )
+                return error
+            await self._apply(new, found, prepared)
+            self._incomplete = ()
+            self._report.complete(secrets, found.lines)
             logger.info(
                 "secrets can be reached again",
                 extra={
                     "count": len(before.unavailable) - len(secrets.unavailable),
-                    "changed": list(lines),
+                    "changed": list(found.lines),
                 },
             )
+            return found.lines
 
-    def _refuse(self, error: ConfigError) -> None:
+    def _refuse(self, error: ConfigError) -> ConfigError:
         self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=False)
         self._report.refuse([str(problem) for problem in error.problems])
         if tuple(error.problems) != self._refused:  # the same again is no news
@@ -142,8 +210,11 @@ class Reloading:
                 "the configuration was not reloaded: what was in force still is",
                 extra={"problems": [str(problem) for problem in error.problems]},
             )
+        return error
 
-    async def _change(self, config: Config, secrets: Secrets) -> tuple[str, ...]:
+    # What can fail --------------------------------------------------------------------------------
+
+    async def _prepared(self, config: Config, secrets: Secrets) -> tuple[InForce, Difference, _Prepared]:
         old = self.now
         found = await asyncio.to_thread(difference, old.config, config, old.secrets, secrets)
         if found.fixed:
@@ -153,25 +224,25 @@ class Reloading:
             raise ConfigError([problem for owner, problem in secrets.unavailable.items() if owner in missing])
         new = InForce(config, secrets, old.assembly.anew(config, secrets))
         self._check(new)
-        prepared = await self._prepare(new, found)
-        self.now = new
-        self._adopted(new)
-        await self._apply(old, new, found, prepared)
-        return found.lines
-
-    # What can fail --------------------------------------------------------------------------------
+        return new, found, await self._prepare(new, found)
 
     async def _prepare(self, new: InForce, found: Difference) -> _Prepared:
         locks: dict[str, FileLock | None] = {}
+        transports: dict[str, Transport] = {}
         deliveries: dict[str, Delivery] = {}
+        others = {*found.egress.added, *found.egress.changed}
+        if new.config.exchange != self.now.config.exchange:
+            others = set(new.config.egress)
         try:
             for key, name in self._addresses(new).items():
                 if key not in self._parts.locks:
                     locks[key] = self._claim(new, name)
             for name in (*found.sinks.added, *found.sinks.changed):
-                if name not in new.secrets.sink_options:
-                    continue
-                deliveries[name] = await self._prepared_delivery(new, name)
+                if name in new.secrets.sink_options:
+                    deliveries[name] = new.assembly.delivery(self._parts.outbox, name)
+                    await self._open_required(new, found, deliveries[name])
+            for name in others:
+                transports[name] = new.assembly.transport(name)
             await self._register(new)
         except BaseException:
             for lock in locks.values():
@@ -179,11 +250,10 @@ class Reloading:
                     lock.release()
             for delivery in deliveries.values():
                 await delivery.close()
+            for transport in transports.values():
+                await transport.close()
             raise
-        others = {name for name in new.config.egress if name in {*found.egress.added, *found.egress.changed}}
-        if new.config.exchange != self.now.config.exchange:
-            others = set(new.config.egress)
-        return _Prepared(locks, {name: new.assembly.transport(name) for name in others}, deliveries)
+        return _Prepared(locks, transports, deliveries)
 
     def _addresses(self, new: InForce) -> dict[str, str]:
         """Return the names of the addresses by what stands for each."""
@@ -206,17 +276,22 @@ class Reloading:
         except EgressLocked as error:
             raise _problem(new.config, f"egress.{egress}", str(error)) from error
 
-    async def _prepared_delivery(self, new: InForce, name: str) -> Delivery:
-        delivery = new.assembly.delivery(self._parts.outbox, name)
-        # A changed one must first let go of what it has; two writers of one file would be one too many.
-        if new.config.sinks[name].delivery.on_start == "fail" and name not in self._parts.deliveries:
-            try:
-                await delivery.open()
-            except SinkError as error:
-                await delivery.close()
-                message = f"this sink cannot be opened: {text(error)}"
-                raise _problem(new.config, f"sinks.{name}", message) from error
-        return delivery
+    async def _open_required(self, new: InForce, found: Difference, delivery: Delivery) -> None:
+        settings, old = new.config.sinks[delivery.name], self.now.config.sinks
+        # Who goes must first let go of what they have: two writers of one file would be one too many.
+        going = [old[name].options.get("path") for name in (*found.sinks.removed, *found.sinks.changed)]
+        path = settings.options.get("path")
+        if (
+            settings.delivery.on_start != "fail"
+            or delivery.name in old
+            or (path is not None and path in going)
+        ):
+            return
+        try:
+            await delivery.open()
+        except SinkError as error:
+            message = f"this sink cannot be opened: {text(error)}"
+            raise _problem(new.config, f"sinks.{delivery.name}", message) from error
 
     async def _register(self, new: InForce) -> None:
         try:
@@ -226,24 +301,45 @@ class Reloading:
 
     # What cannot ----------------------------------------------------------------------------------
 
-    async def _apply(self, old: InForce, new: InForce, found: Difference, prepared: _Prepared) -> None:
+    async def _apply(self, new: InForce, found: Difference, prepared: _Prepared) -> None:
+        self._is_applying = True
+        try:
+            old, self.now = self.now, new
+            self._adopted(new)
+            await self._put_into_force(old, new, found, prepared)
+        finally:
+            self._is_applying = False
+
+    async def _put_into_force(
+        self, old: InForce, new: InForce, found: Difference, prepared: _Prepared
+    ) -> None:
         parts = self._parts
         for name in found.egress.changed:
             parts.egress[name].budget.leave_elsewhere()
         replaced = [parts.client.put_transport(name, one) for name, one in prepared.transports.items()]
         parts.locks.update(prepared.locks)
-        parts.client.exchange_keys(new.secrets.credentials, new.secrets.masters)
+        # Whoever goes ends a poll that is under way with the key from before.
+        parts.client.exchange_keys(
+            {**old.secrets.credentials, **new.secrets.credentials}, new.secrets.masters
+        )
         parts.client.set_recv_window(new.config.exchange.recv_window_ms)
         parts.timekeeper.set_interval(new.config.exchange.time_sync_s)
         parts.acceptance.set_terms(**new.assembly.acceptance_terms())
         for egress in parts.egress.values():
-            egress.budget.reconfigure(limit=new.config.budget.weight_limit, share=new.config.budget.share)
+            egress.budget.reconfigure(
+                limit=new.config.budget.weight_limit,
+                share=new.config.budget.share,
+                in_flight_s=new.config.exchange.timeout_s,
+            )
             egress.set_policy(new.config.key_policy)
-        await self._apply_accounts(old, new, found)
+        moved = await self._let_go(old, new, found)
+        parts.client.exchange_keys(new.secrets.credentials, new.secrets.masters)
         for name in found.egress.removed:
             await self._running.stop_egress(name)
             del parts.egress[name]
             replaced.append(parts.client.take_transport(name))
+        await self._open_egress(old, new, found)
+        self._take_in(old, new, found, moved)
         await self._apply_sinks(found, prepared)
         if found.is_discovering_anew:
             parts.discoveries.clear()
@@ -254,25 +350,48 @@ class Reloading:
             [transport for transport in replaced if transport is not None], old.config.exchange.timeout_s
         )
 
-    async def _apply_accounts(self, old: InForce, new: InForce, found: Difference) -> None:
+    async def _let_go(self, old: InForce, new: InForce, found: Difference) -> list[str]:
+        """Poll from nowhere who goes, or is polled from elsewhere; return the latter.
+
+        Everybody ends a poll that is under way first: nobody is polled in two places.
+        """
         parts, config = self._parts, new.config
-        without = keyless(config, new.secrets)
         moved = [
             name
             for name in found.accounts.changed
             if old.config.accounts[name].egress != config.accounts[name].egress
         ]
-        # Everybody who goes ends a poll that is under way first; nobody is polled in two places.
         await asyncio.gather(
             *(parts.egress[old.config.accounts[name].egress].leave(name) for name in moved),
             *(parts.egress[old.config.accounts[name].egress].remove(name) for name in found.accounts.removed),
         )
         for name in found.accounts.removed:
             parts.observations.forget(name)
-        states = await parts.outbox.egress() if found.egress.added else {}
+        return moved
+
+    async def _open_egress(self, old: InForce, new: InForce, found: Difference) -> None:
+        if not found.egress.added:
+            return
+        parts, without = self._parts, keyless(new.config, new.secrets)
+        states = await parts.outbox.egress()
+        names = {
+            old.assembly.address_key(name): name
+            for name in old.config.egress
+            if old.assembly.is_reachable(name)
+        }
         for name in found.egress.added:
-            parts.egress[name] = new.assembly.egress(parts, name, states.get(name))
+            # Under another name an address is as silent, and has spent as much, as it had before.
+            before = names.get(new.assembly.address_key(name)) if new.assembly.is_reachable(name) else None
+            state = states.get(name) if before is None else states.get(before)
+            if before is not None and state is not None:
+                with suppress(OutboxFull):  # then it is forgotten by the next start, as one that is new
+                    await parts.outbox.put_egress(name, state)
+            parts.egress[name] = new.assembly.egress(parts, name, state)
             self._running.start_egress(name, without)
+
+    def _take_in(self, old: InForce, new: InForce, found: Difference, moved: Sequence[str]) -> None:
+        parts, config = self._parts, new.config
+        without = keyless(config, new.secrets)
         for name in (*found.accounts.added, *moved):
             account = config.accounts[name]
             if account.egress not in found.egress.added:  # or it has come with its address
@@ -288,8 +407,9 @@ class Reloading:
             parts.observations.touch(name)
 
     async def _apply_sinks(self, found: Difference, prepared: _Prepared) -> None:
-        for name in (*found.sinks.removed, *found.sinks.changed):
-            await self._running.stop_delivery(name)
+        going = (*found.sinks.removed, *found.sinks.changed)
+        await asyncio.gather(*map(self._running.stop_delivery, going))
+        for name in going:
             self._parts.deliveries.pop(name, None)
         for name, delivery in prepared.deliveries.items():
             self._parts.deliveries[name] = delivery
@@ -308,6 +428,10 @@ class Reloading:
 def keyless(config: Config, secrets: Secrets) -> set[str]:
     """Return the accounts whose key, or whose way out, cannot be had now."""
     return {name for name, account in config.accounts.items() if secrets.obstacle(account) is not None}
+
+
+def _stopping() -> ConfigError:
+    return ConfigError("the daemon is about to stop")
 
 
 def _read(path: Path) -> tuple[Config, Secrets]:

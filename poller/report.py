@@ -66,16 +66,23 @@ class Report:
         self._started_ns = clock.utc_ns()
         self._changed: Sequence[str] = ()
         self._loaded_ns = self._started_ns
+        self._missing_ns = dict.fromkeys(secrets.unavailable, self._started_ns)
         self._problems: Sequence[str] = ()
         self._refused_ns: int | None = None
 
     def adopt(self, config: Config, secrets: Secrets, changed: Sequence[str]) -> None:
         """Speak of another configuration, now that it is in force."""
         self._config = config
-        self._unavailable = secrets.unavailable
-        self._keyless = _keyless(config, secrets)
         self._problems, self._refused_ns = (), None
         self._loaded_ns = self._clock.utc_ns()
+        self.complete(secrets, changed)
+
+    def complete(self, secrets: Secrets, changed: Sequence[str]) -> None:
+        """Speak of secrets that could not be had before; what was refused still is."""
+        now_ns = self._clock.utc_ns()
+        self._unavailable = secrets.unavailable
+        self._missing_ns = {owner: self._missing_ns.get(owner, now_ns) for owner in secrets.unavailable}
+        self._keyless = _keyless(self._config, secrets)
         if changed:
             self._changed = changed
 
@@ -312,7 +319,7 @@ class Report:
     def _unreachable_sink(self, name: str) -> SinkSeen:
         """A sink whose secret cannot be had, so that nothing is delivered to it."""
         problem = self._unavailable.get(f"sinks.{name}")
-        ledger = self._parts.outbox.ledger
+        ledger, now_ns = self._parts.outbox.ledger, self._clock.utc_ns()
         return SinkSeen(
             sink=name,
             kind=self._config.sinks[name].kind,
@@ -322,7 +329,7 @@ class Report:
             delivered=0,
             dead_letters=ledger.letters.get(name, 0),
             dropped=ledger.cursors[name].dropped,
-            failing_s=round((self._clock.utc_ns() - self._loaded_ns) / NS_PER_S, 1),
+            failing_s=round((now_ns - self._missing_ns.get(f"sinks.{name}", now_ns)) / NS_PER_S, 1),
             is_open=False,
             error="its secret cannot be had now" if problem is None else problem.message,
         )

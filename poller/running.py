@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
-from typing import Final
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from poller.discovery import DiscoveryWatch
+from poller.errors import OutboxFailed
 from poller.exchange.transport import Transport
 from poller.parts import Parts
 
+logger = logging.getLogger(__name__)
+
 PATIENCE_S: Final = 5.0  # for a sink that is to go, to end the batch it is at
+ANEW_AFTER_S: Final = 10.0  # what failed for a reason of our own begins again
+
+T = TypeVar("T")
+
+
+async def persistently(run: Callable[[], Awaitable[object]], name: str) -> None:
+    """Run what polls and deliveries can do without: a bug in it is logged, and it begins anew after a while.
+
+    Raises:
+        OutboxFailed: the process must stop; also in an ``ExceptionGroup``.
+    """
+    while True:
+        try:
+            await run()
+        except Exception as error:
+            if isinstance(error, OutboxFailed) or (
+                isinstance(error, ExceptionGroup) and error.subgroup(OutboxFailed) is not None
+            ):
+                raise
+            logger.exception(
+                "something beside polls and sinks failed for a reason of our own; it begins anew",
+                extra={"task": name},
+            )
+        else:
+            return
+        await asyncio.sleep(ANEW_AFTER_S)
 
 
 class Running:
@@ -31,6 +62,10 @@ class Running:
         self._is_over = False
         self._retiring: set[asyncio.Task[None]] = set()
 
+    def begin(self, job: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Start a task of the daemon; if it fails, the daemon ends."""
+        return self._tasks.create_task(job, name=name)
+
     def start_egress(self, name: str, keyless: Collection[str] = ()) -> None:
         """Poll from an address, but not the accounts whose key cannot be had yet."""
         if self._is_over:
@@ -38,8 +73,8 @@ class Running:
         egress = self._parts.egress[name]
         egress.start(keyless)
         self._polling[name] = self._tasks.create_task(egress.dispatcher.run(), name=f"polls from {name}")
-        watching = egress.watch_keys(self._parts.timekeeper.ready)
-        self._watching[name] = self._tasks.create_task(watching, name=f"keys of {name}")
+        watching = partial(egress.watch_keys, self._parts.timekeeper.ready)
+        self._watching[name] = self.begin(persistently(watching, "keys"), f"keys of {name}")
 
     async def stop_egress(self, name: str) -> None:
         """Poll from an address no more; when this returns what was under way has ended."""
@@ -55,8 +90,8 @@ class Running:
         self._discovering = []
         for name, watch in self._parts.discoveries.items():
             if not self._is_over:
-                discovering = self._when_ready(watch)
-                self._discovering.append(self._tasks.create_task(discovering, name=f"sub-accounts of {name}"))
+                discovering = persistently(partial(self._when_ready, watch), "sub-accounts")
+                self._discovering.append(self.begin(discovering, f"sub-accounts of {name}"))
 
     async def _when_ready(self, watch: DiscoveryWatch) -> None:
         await self._parts.timekeeper.ready()  # requests have to be stamped
@@ -71,8 +106,8 @@ class Running:
 
     async def stop_delivery(self, name: str) -> None:
         """Deliver to a sink no more; when this returns it is closed. What it has not acknowledged stays."""
-        if name in self._delivering:
-            task = self._delivering.pop(name)
+        task = self._delivering.pop(name, None)
+        if task is not None:
             self._parts.deliveries[name].end()
             await asyncio.wait([task], timeout=PATIENCE_S)
             task.cancel()  # it is stuck: what it was about to write comes again
@@ -90,6 +125,8 @@ class Running:
 
     def retire(self, transports: Sequence[Transport], after_s: float) -> None:
         """Close what is not sent through any more, once what was under way has had its time."""
+        if not transports:
+            return
         task = self._tasks.create_task(_close(transports, after_s), name="closing of old transports")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)

@@ -25,7 +25,9 @@ class Rate:
         self._counts: deque[tuple[float, int]] = deque(maxlen=RATE_OVER_S + 1)
 
     def note(self, now_s: float, count: int) -> None:
-        """Note what the count is now."""
+        """Note what the count is now. One that has begun anew, as a sink's that was replaced, is told from itself."""
+        if self._counts and count < self._counts[-1][1]:
+            self._counts.clear()
         self._counts.append((now_s, count))
 
     def per_s(self) -> float:

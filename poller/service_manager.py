@@ -38,6 +38,7 @@ class ServiceManager:
         self._clock = clock
         self._owed: dict[str, str] = {}  # what could not be sent, and is sent with the next message
         self._said = ""
+        self._is_stopping = False
 
     @classmethod
     def from_environment(
@@ -54,16 +55,21 @@ class ServiceManager:
         return cls(address, int(watchdog_us) / US_PER_S if is_ours and is_a_time else None, clock)
 
     def ready(self, status: str = "") -> None:
-        """The daemon has started, or a reload has ended."""
+        """The daemon has started, or a reload has ended. Nothing is said after ``stopping``."""
+        if self._is_stopping:
+            return
         self._tell(state="READY=1", status=_status(status))
 
     def reloading(self, status: str = "") -> None:
         """A reload begins; its end, good or bad, is ``ready``."""
+        if self._is_stopping:
+            return
         since = f"MONOTONIC_USEC={int(self._clock.monotonic_s() * US_PER_S)}"
         self._tell(state=f"RELOADING=1\n{since}", status=_status(status))
 
     def stopping(self, status: str = "") -> None:
         """The end begins."""
+        self._is_stopping = True
         self._tell(state="STOPPING=1", status=_status(status))
 
     def status(self, status: str) -> None:

@@ -133,6 +133,11 @@ class OneAddress:
                 task.cancel()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110  # what it waits for sets no event
+        await asyncio.sleep(0.01)
+
+
 MakeAddress = Callable[..., OneAddress]
 
 
@@ -220,11 +225,9 @@ async def test_a_key_that_is_exchanged_while_the_old_one_is_refused_is_tried_soo
     async def exchange() -> None:
         await asyncio.sleep(200)  # refused for good: it is committing that
         refused = len(here.asked)
-        while len(here.asked) == refused:  # noqa: ASYNC110  # no event is set by it
-            await asyncio.sleep(0.01)  # the next probe is under way
+        await until(lambda: len(here.asked) > refused)  # the next probe is under way
         here.egress.renewed("alice")
-        while here.under_way:  # noqa: ASYNC110  # the same
-            await asyncio.sleep(0.01)
+        await until(lambda: not here.under_way)
         here.error = None
         await asyncio.sleep(30)
 
@@ -239,8 +242,7 @@ async def test_a_removal_does_not_wait_for_the_weight_of_a_request_more(address:
 
     async def remove_while_nothing_is_left() -> None:
         nonlocal begun_s
-        while not here.under_way:  # noqa: ASYNC110  # no event is set by it
-            await asyncio.sleep(0.01)
+        await until(lambda: here.under_way)
         here.budget._window.hold(12_000, here.clock.monotonic_s() + 600)
         [name] = set(here.under_way)
         await asyncio.sleep(1)  # it has failed, and waits for the weight of its second request

@@ -104,8 +104,9 @@ class WeightBudget:
         self._block_until_s = -math.inf
         self._granted_metric = metrics.weight_granted.labels(egress)
 
-    def reconfigure(self, *, limit: int, share: float) -> None:
-        """Allow another share of another limit from now on."""
+    def reconfigure(self, *, limit: int, share: float, in_flight_s: float) -> None:
+        """Allow another share of another limit, and requests to be under way for longer, from now on."""
+        self._in_flight_s = in_flight_s
         if limit != self._window.terms.configured:
             self._limit_learned_ns = None
         self._window.reconfigure(limit=limit, share=share)

@@ -131,7 +131,7 @@ class ExchangeClient:
         credentials = self._credentials.get(account.name)
         try:
             request = self._signed(credentials, USER_ASSETS, parameters)
-            response = await self._transports[account.egress].send(request)
+            response = await self._transport(account.egress).send(request)
         except PollError as error:
             return Answer(error, None, begun_s, self._clock.monotonic_s())
         outcome: Snapshot | PollError
@@ -151,7 +151,7 @@ class ExchangeClient:
 
     def is_reachable(self, egress: str) -> bool:
         """Say whether an address can be sent from at all."""
-        return not isinstance(self._transports[egress], Unreachable)
+        return not isinstance(self._transports.get(egress), Unreachable | None)
 
     def put_transport(self, egress: str, transport: Transport) -> Transport | None:
         """Send through this one from now on; return what it replaces, for the caller to close."""
@@ -262,8 +262,14 @@ class ExchangeClient:
             recv_window_ms=self._recv_window_ms,
         )
 
+    def _transport(self, egress: str) -> Transport:
+        try:
+            return self._transports[egress]
+        except KeyError:  # somebody was in the middle of several questions when it was removed
+            raise NoResponse("this address is not sent from any more", cause="removed") from None
+
     async def _ask(self, egress: str, request: Request) -> Response:
-        response = await self._transports[egress].send(request)
+        response = await self._transport(egress).send(request)
         if (error := error_in(response)) is not None:
             raise error
         return response
