@@ -109,8 +109,10 @@ class Running:
         task = self._delivering.pop(name, None)
         if task is not None:
             self._parts.deliveries[name].end()
-            await asyncio.wait([task], timeout=PATIENCE_S)
-            task.cancel()  # it is stuck: what it was about to write comes again
+            try:
+                await asyncio.wait([task], timeout=PATIENCE_S)
+            finally:
+                task.cancel()  # it is stuck, or the daemon stops: what it was about to write comes again
             await asyncio.wait([task])
 
     async def stop_polling(self) -> None:

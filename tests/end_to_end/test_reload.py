@@ -170,6 +170,20 @@ async def test_a_sink_with_other_options_goes_on_where_it_was(tmp_path: Path) ->
     }
 
 
+async def test_a_daemon_stops_although_a_reload_waits_for_a_sink_that_is_stuck(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        good = daemon.file.read_text() + "shutdown: {drain: 0s}\n"
+        daemon.file.write_text(good.replace("data/records.jsonl", "/proc/nowhere/x.jsonl"))
+        await daemon.app.reload()
+        see = daemon.app.overview
+        assert see is not None
+        await happens(lambda: see.sinks()[1].failing_s > 0)
+        daemon.file.write_text(good)
+        before = daemon.app._config
+        daemon.app.reload_soon()
+        await happens(lambda: daemon.app._config is not before)  # what it has asked to end has not ended
+
+
 async def test_accounts_move_to_an_address_that_is_new_and_back(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon:
         before, exchange = daemon.file.read_text(), daemon.server.exchange
