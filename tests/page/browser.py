@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Error, Page, Request
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Error, Page, Request, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE_S = 20.0
@@ -20,6 +21,21 @@ def chromium() -> str | None:
     """Where a Chromium is: as ``POLLER_TEST_CHROMIUM`` says, or on the path; ``None`` if there is none."""
     named = os.environ.get("POLLER_TEST_CHROMIUM")
     return named or next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """Chromium; without one the test is skipped."""
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium on this machine; name one in POLLER_TEST_CHROMIUM")
+    expect.set_options(timeout=PATIENCE_S * 1000)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--font-render-hinting=none"]
+        )
+        yield started
+        started.close()
 
 
 @dataclass

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser
 
-from tests.page.browser import PATIENCE_S, chromium
+from tests.page.browser import launched
 from tests.page.made_up import MadeUpFleet
 from tests.page.served import ServedFleet
 
@@ -19,16 +19,8 @@ class Serve(Protocol):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = chromium()
-    if path is None:
-        pytest.skip("no Chromium on this machine; name one in POLLER_TEST_CHROMIUM")
-    expect.set_options(timeout=PATIENCE_S * 1000)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--font-render-hinting=none"]
-        )
+    with launched() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
