@@ -30,7 +30,8 @@ from poller.outbox import OutboxStats
 from poller.overview import Overview
 from poller.parts import Parts
 from poller.polling import DispatcherStatus, Observer
-from poller.reloading import InForce, Reloading, keyless
+from poller.preparing import InForce, keyless
+from poller.reloading import Reloading
 from poller.report import Report
 from poller.running import Running, persistently
 from poller.sampling import Sampling

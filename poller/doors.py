@@ -16,7 +16,7 @@ from poller.history import HistoryUnreadable, read_history, thinned
 from poller.metrics import Metrics
 from poller.overview import HistoryPoint, Overview
 from poller.parts import Parts
-from poller.reloading import InForce
+from poller.preparing import InForce
 from poller.server.serving import Address, Server
 
 logger = logging.getLogger(__name__)

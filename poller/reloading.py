@@ -9,45 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from poller.assembly import Assembly
 from poller.clock import NS_PER_S, Clock
 from poller.config import Config, Secrets, load, read_again, read_secrets
-from poller.config.difference import Difference, difference
-from poller.delivery import Delivery
-from poller.delivery.calls import text
-from poller.errors import ConfigError, EgressLocked, OutboxFailed, OutboxFull, Problem, SinkError
-from poller.exchange.transport import Transport
-from poller.locks import FileLock
+from poller.config.difference import Difference
+from poller.errors import ConfigError, OutboxFailed, OutboxFull, Problem
 from poller.metrics import Metrics
 from poller.parts import Parts
+from poller.preparing import InForce, Prepared, Preparing, keyless
 from poller.report import Report
 from poller.running import Running
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """A configuration with its secrets, and what builds from them."""
-
-    config: Config
-    secrets: Secrets
-    assembly: Assembly
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What another configuration needs and there was not yet; nothing of it runs."""
-
-    locks: Mapping[str, FileLock | None]
-    transports: Mapping[str, Transport]
-    deliveries: Mapping[str, Delivery]
 
 
 class Reloading:
@@ -82,7 +59,7 @@ class Reloading:
         self._report = report
         self._clock = clock
         self._metrics = metrics
-        self._check = check
+        self._preparing = Preparing(parts, check)
         self._adopted = adopted
         self._busy = busy
         self._one_at_a_time = asyncio.Lock()
@@ -155,7 +132,7 @@ class Reloading:
             return _stopping()
         try:
             config, secrets = await asyncio.to_thread(_read, self.now.config.path)
-            new, found, prepared = await self._prepared(config, secrets)
+            new, found, prepared = await self._preparing.prepare(self.now, config, secrets)
         except ConfigError as error:
             return self._refuse(error)
         except OutboxFailed:
@@ -180,7 +157,7 @@ class Reloading:
             if before.unavailable == secrets.unavailable:
                 return ()
             try:
-                new, found, prepared = await self._prepared(config, secrets)
+                new, found, prepared = await self._preparing.prepare(self.now, config, secrets)
             except ConfigError as error:
                 if tuple(error.problems) != self._incomplete:  # the same again is no news
                     self._incomplete = tuple(error.problems)
@@ -212,96 +189,7 @@ class Reloading:
             )
         return error
 
-    # What can fail --------------------------------------------------------------------------------
-
-    async def _prepared(self, config: Config, secrets: Secrets) -> tuple[InForce, Difference, _Prepared]:
-        old = self.now
-        found = await asyncio.to_thread(difference, old.config, config, old.secrets, secrets)
-        if found.fixed:
-            raise ConfigError(list(found.fixed))
-        missing = secrets.unavailable.keys() - old.secrets.unavailable.keys()
-        if missing:  # what was missing already may go on to be so; nothing that works is given up
-            raise ConfigError([problem for owner, problem in secrets.unavailable.items() if owner in missing])
-        new = InForce(config, secrets, old.assembly.anew(config, secrets))
-        self._check(new)
-        return new, found, await self._prepare(new, found)
-
-    async def _prepare(self, new: InForce, found: Difference) -> _Prepared:
-        locks: dict[str, FileLock | None] = {}
-        transports: dict[str, Transport] = {}
-        deliveries: dict[str, Delivery] = {}
-        others = {*found.egress.added, *found.egress.changed}
-        if new.config.exchange != self.now.config.exchange:
-            others = set(new.config.egress)
-        try:
-            for key, name in self._addresses(new).items():
-                if key not in self._parts.locks:
-                    locks[key] = self._claim(new, name)
-            for name in (*found.sinks.added, *found.sinks.changed):
-                if name in new.secrets.sink_options:
-                    deliveries[name] = new.assembly.delivery(self._parts.outbox, name)
-                    await self._open_required(new, found, deliveries[name])
-            for name in others:
-                transports[name] = new.assembly.transport(name)
-            await self._register(new)
-        except BaseException:
-            for lock in locks.values():
-                if lock is not None:
-                    lock.release()
-            for delivery in deliveries.values():
-                await delivery.close()
-            for transport in transports.values():
-                await transport.close()
-            raise
-        return _Prepared(locks, transports, deliveries)
-
-    def _addresses(self, new: InForce) -> dict[str, str]:
-        """Return the names of the addresses by what stands for each."""
-        found: dict[str, str] = {}
-        for name in new.config.egress:
-            if not new.assembly.is_reachable(name):
-                continue
-            key = new.assembly.address_key(name)
-            if key in found:
-                message = (
-                    f"it is the same address as {found[key]!r}, and each would spend the whole weight of it"
-                )
-                raise _problem(new.config, f"egress.{name}", message)
-            found[key] = name
-        return found
-
-    def _claim(self, new: InForce, egress: str) -> FileLock | None:
-        try:
-            return new.assembly.claim(egress)
-        except EgressLocked as error:
-            raise _problem(new.config, f"egress.{egress}", str(error)) from error
-
-    async def _open_required(self, new: InForce, found: Difference, delivery: Delivery) -> None:
-        settings, old = new.config.sinks[delivery.name], self.now.config.sinks
-        # Who goes must first let go of what they have: two writers of one file would be one too many.
-        going = [old[name].options.get("path") for name in (*found.sinks.removed, *found.sinks.changed)]
-        path = settings.options.get("path")
-        if (
-            settings.delivery.on_start != "fail"
-            or delivery.name in old
-            or (path is not None and path in going)
-        ):
-            return
-        try:
-            await delivery.open()
-        except SinkError as error:
-            message = f"this sink cannot be opened: {text(error)}"
-            raise _problem(new.config, f"sinks.{delivery.name}", message) from error
-
-    async def _register(self, new: InForce) -> None:
-        try:
-            await new.assembly.register(self._parts.outbox)
-        except OutboxFull as error:
-            raise _problem(new.config, "sinks", f"they cannot be noted now: {error}") from error
-
-    # What cannot ----------------------------------------------------------------------------------
-
-    async def _apply(self, new: InForce, found: Difference, prepared: _Prepared) -> None:
+    async def _apply(self, new: InForce, found: Difference, prepared: Prepared) -> None:
         self._is_applying = True
         try:
             old, self.now = self.now, new
@@ -311,7 +199,7 @@ class Reloading:
             self._is_applying = False
 
     async def _put_into_force(
-        self, old: InForce, new: InForce, found: Difference, prepared: _Prepared
+        self, old: InForce, new: InForce, found: Difference, prepared: Prepared
     ) -> None:
         parts = self._parts
         for name in found.egress.changed:
@@ -406,7 +294,7 @@ class Reloading:
         for name in (*found.accounts.added, *found.accounts.changed, *renewed):
             parts.observations.touch(name)
 
-    async def _apply_sinks(self, found: Difference, prepared: _Prepared) -> None:
+    async def _apply_sinks(self, found: Difference, prepared: Prepared) -> None:
         going = (*found.sinks.removed, *found.sinks.changed)
         await asyncio.gather(*map(self._running.stop_delivery, going))
         for name in going:
@@ -425,11 +313,6 @@ class Reloading:
                 lock.release()
 
 
-def keyless(config: Config, secrets: Secrets) -> set[str]:
-    """Return the accounts whose key, or whose way out, cannot be had now."""
-    return {name for name, account in config.accounts.items() if secrets.obstacle(account) is not None}
-
-
 def _stopping() -> ConfigError:
     return ConfigError("the daemon is about to stop")
 
@@ -437,8 +320,3 @@ def _stopping() -> ConfigError:
 def _read(path: Path) -> tuple[Config, Secrets]:
     config = load(path)
     return config, read_secrets(config)
-
-
-def _problem(config: Config, key: str, message: str) -> ConfigError:
-    place = config.place(key)
-    return ConfigError([Problem(place.file, place.line, key, message)])
