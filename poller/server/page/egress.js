@@ -5,7 +5,7 @@ import { byId, el, keyed, setAttribute, setText, svg } from "./dom.js";
 import { count, countdown, figure, plural } from "./format.js";
 import { pauseCause } from "./words.js";
 
-const [TALL, LOW] = [132, 72]; // one address has more room than several
+const [TALL, LOW] = [132, 40]; // one address has more room than several
 const SECONDS = 120;
 const FIGURES = 134; // the width of the numbers beside the picture
 
@@ -23,8 +23,10 @@ export class Egress {
   #draw() {
     const width = byId("egress").clientWidth;
     if (!width) return;
-    const height = (this.#store.egress ?? []).length > 1 ? LOW : TALL;
-    const each = (card, egress) => fill(card, egress, height, this.#store.clock);
+    const isSeveral = (this.#store.egress ?? []).length > 1;
+    byId("egress").classList.toggle("is-several", isSeveral);
+    const size = isSeveral ? { height: LOW, beside: 0 } : { height: TALL, beside: FIGURES };
+    const each = (card, egress) => fill(card, egress, size, this.#store.clock);
     keyed(byId("egress"), this.#store.egress ?? [], ({ egress }) => egress, make, each);
   }
 }
@@ -36,7 +38,7 @@ function make() {
   };
   const figures = {
     own: figureOf("own", "own"), foreign: figureOf("foreign", "foreign"), reported: figureOf("reported", "reported"),
-    allowed: figureOf("allowed", "allowed"), capacity: figureOf("capacity", "left by others"),
+    allowed: figureOf("allowed", "allowed"), capacity: figureOf("capacity", "left to us"),
   };
   const shapes = {
     pauses: svg("g", { class: "pause-bands" }),
@@ -54,7 +56,7 @@ function make() {
   return Object.assign(element, { figures, shapes, picture, parts });
 }
 
-function fill(card, egress, height, clock) {
+function fill(card, egress, size, clock) {
   const { figures, parts } = card;
   setText(parts.name, egress.egress);
   setText(parts.note, `${plural(egress.accounts, "account")}, ${count(egress.in_flight)} in flight`);
@@ -74,11 +76,11 @@ function fill(card, egress, height, clock) {
   parts.stretch.hidden = !stretched.length;
   setText(parts.stretch, `Intervals stretched: ${stretched.map(([priority, factor]) => `priority ${priority} \u00d7 ${figure(factor)}`).join(", ")}`);
   card.classList.toggle("is-paused", isPaused);
-  draw(card, egress, height);
+  draw(card, egress, size);
 }
 
-function draw({ shapes, picture }, egress, height) {
-  const width = Math.max(60, (picture.parentElement?.clientWidth ?? 300) - FIGURES);
+function draw({ shapes, picture }, egress, { height, beside }) {
+  const width = Math.max(60, (picture.parentElement?.clientWidth ?? 300) - beside);
   if (picture.dataset.drawn === `${width} ${height}` && picture.seconds === egress.seconds) return;
   picture.dataset.drawn = `${width} ${height}`;
   picture.seconds = egress.seconds;

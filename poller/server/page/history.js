@@ -6,6 +6,7 @@ import { amount, dayAndTime } from "./format.js";
 import { ask } from "./live.js";
 
 const DAY_S = 86_400;
+const LEAST_MS = 60_000; // of time that is shown
 const RANGES = [1, 7, 30];
 const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [220, 64, 10, 12, 24];
 
@@ -118,7 +119,8 @@ export class History {
     const points = this.#points;
     const last = points[points.length - 1];
     const to_ms = Math.max(last.ms, this.#clock.now());
-    const from_ms = Math.min(points[0].ms, to_ms - this.#days * DAY_S * 1000);
+    // Before the first point nothing is known: what there is gets the room.
+    const from_ms = Math.min(points[0].ms, to_ms - LEAST_MS);
     const values = points.map(({ value }) => value);
     const [low, high] = range(values);
     this.x = scale(from_ms, to_ms, LEFT, width - RIGHT);
