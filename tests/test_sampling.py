@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,5 +39,5 @@ def test_a_count_that_begins_anew_is_no_negative_rate() -> None:
 
 @given(st.lists(st.integers(0, 50), max_size=200))
 def test_it_is_never_negative_and_never_more_than_the_fastest_second(counts: list[int]) -> None:
-    steps = [after - before for before, after in zip(counts, counts[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(counts)]
     assert 0.0 <= rate(*counts).per_s() <= max([0, *steps])
