@@ -139,6 +139,14 @@ class Metrics:
         if accepted:
             self._reload_success_s.set(at_s)
 
+    def forget_egress(self, egress: str) -> None:
+        """Show no more how an address stands that was removed; what was counted of it stays."""
+        _forget(self.interval_stretch, "egress", egress)
+
+    def forget_discover(self, name: str) -> None:
+        """Show no more what a master account said that is not asked any more."""
+        _forget(self.discovered_sub_accounts, "discover", name)
+
     def value(self, name: str, **labels: str) -> float:
         """Return one sample's value, 0.0 if it was never touched; ``name`` without the ``poller_`` prefix."""
         return self.registry.get_sample_value(f"poller_{name}", labels) or 0.0
@@ -160,3 +168,9 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, text, labels, namespace="poller", registry=self.registry, buckets=buckets)
+
+
+def _forget(gauge: Gauge, label: str, value: str) -> None:
+    for sample in [sample for metric in gauge.collect() for sample in metric.samples]:
+        if sample.labels[label] == value:
+            gauge.remove(*sample.labels.values())

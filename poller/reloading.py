@@ -225,11 +225,14 @@ class Reloading:
         for name in found.egress.removed:
             await self._running.stop_egress(name)
             del parts.egress[name]
+            self._metrics.forget_egress(name)
             replaced.append(parts.client.take_transport(name))
         await self._open_egress(old, new, found)
         self._take_in(old, new, found, moved)
         await self._apply_sinks(found, prepared)
         if found.is_discovering_anew:
+            for name in parts.discoveries.keys() - new.config.discover.keys():
+                self._metrics.forget_discover(name)
             parts.discoveries.clear()
             parts.discoveries.update(new.assembly.discoveries(parts.client, parts.egress))
             self._running.start_discoveries()

@@ -88,6 +88,7 @@ class Stretching:
         self._weight = weight
         self._clock = clock
         self._metrics = metrics
+        self._shown: set[int] = set()  # priorities with a gauge
         self._said = False  # that intervals stretch
         self._said_s = -math.inf
 
@@ -108,6 +109,9 @@ class Stretching:
         self._schedule.set_stretch(self._plan(wanted, aim(capacity, waiting)).stretches(), now_s)
         for priority, stretch in now.stretches().items():
             self._metrics.interval_stretch.labels(self._egress, str(priority)).set(stretch)
+        for priority in self._shown - now.stretches().keys():  # nobody has it any more
+            self._metrics.interval_stretch.remove(self._egress, str(priority))
+        self._shown = set(now.stretches())
         self._say(now, now_s)
         return now
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from poller.acceptance import Acceptance
+from poller.assembly import Assembly
 from poller.budget import WeightBudget, WeightWindow
 from poller.checking import KeyChecker, KeyPolicy
+from poller.config import ExchangeSettings
 from poller.egress import Egress
-from poller.errors import AccessDenied, NoResponse, PollError, StaleConnection
+from poller.errors import AccessDenied, Banned, NoResponse, PollError, StaleConnection
 from poller.exchange.client import Answer, Restrictions
 from poller.metrics import Metrics
 from poller.model import Account, Balance, Baseline, Record, Snapshot, State
@@ -254,3 +258,35 @@ async def test_a_removal_does_not_wait_for_the_weight_of_a_request_more(address:
 
     await here.run(remove_while_nothing_is_left())
     assert here.clock.monotonic_s() < begun_s + 10
+
+
+class Way:
+    """A client that measures the exchange's clock at once; every address but those that are gone is reachable."""
+
+    def __init__(self) -> None:
+        self.measured: list[str] = []
+
+    def is_reachable(self, egress: str) -> bool:
+        return True
+
+    async def synchronise(self, egress: str, permit: Callable[[], Awaitable[None]]) -> None:
+        await permit()
+        self.measured.append(egress)
+
+
+async def test_the_clock_is_measured_through_an_address_that_comes_while_the_others_pause(
+    clock: VirtualClock, address: MakeAddress
+) -> None:
+    assembly = Assembly(cast("Any", SimpleNamespace(exchange=ExchangeSettings())), None, clock, Metrics())  # type: ignore[arg-type]  # not looked at
+    first, second, client = address(ALICE).egress, address(BOB).egress, Way()
+    addresses = {"first": first}
+    timekeeper = assembly.timekeeper(cast("Any", client), cast("Any", addresses))
+    await first.budget.pause(Banned("418", retry_after_s=3600.0), exchange_ms=0.0)
+    measuring = asyncio.create_task(timekeeper.refresh())
+    await asyncio.sleep(60)
+    assert client.measured == []
+    del addresses["first"]
+    addresses["second"] = second
+    assert await measuring
+    assert client.measured == ["default"]
+    assert clock.monotonic_s() <= 65

@@ -71,6 +71,15 @@ def test_it_is_told_everything_in_its_own_words(listener: Listener) -> None:
     assert before_us <= int(since) <= after_us
 
 
+def test_after_the_end_has_begun_it_is_not_told_of_the_end_of_a_reload(listener: Listener) -> None:
+    told = manager(listener)
+    told.reloading()
+    told.stopping()
+    told.ready("10 accounts")
+    told.reloading()
+    assert [message.split("\n")[0] for message in listener.heard()] == ["RELOADING=1", "STOPPING=1"]
+
+
 def test_a_message_is_never_longer_than_its_bound(listener: Listener) -> None:
     manager(listener).status("é" * 10_000)
     [message] = listener.heard()

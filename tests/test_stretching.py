@@ -92,6 +92,19 @@ async def test_what_is_set_follows_the_aim_and_what_is_shown_the_capacity(clock:
     assert metrics.value("interval_stretch", egress="default", priority="7") == 1.0
 
 
+async def test_a_priority_that_nobody_has_any_more_is_not_shown(clock: VirtualClock) -> None:
+    figures, metrics = Figures({(0, 20.0): 10, (7, 20.0): 10}, 10_800), Metrics()
+    looking = stretching(figures, clock, metrics)
+    looking.look()
+    figures.counts = {(7, 20.0): 10}
+    looking.look()
+    assert metrics.total("interval_stretch", egress="default", priority="0") == 0.0
+    assert metrics.value("interval_stretch", egress="default", priority="7") == 1.0
+    metrics.forget_egress("other")
+    metrics.forget_egress("default")
+    assert metrics.total("interval_stretch") == 0.0
+
+
 async def test_it_looks_every_five_seconds_and_wakes_whoever_sleeps_by_the_old_times(
     clock: VirtualClock,
 ) -> None:
