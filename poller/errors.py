@@ -121,7 +121,7 @@ class NoResponse(PollError):
 
     def __init__(self, message: str, *, cause: str) -> None:
         super().__init__(message)
-        self.cause = cause  # dns, connect, tls, proxy, timeout, reset, too_large, protocol
+        self.cause = cause  # dns, connect, tls, proxy, timeout, reset, too_large, protocol, pause, removed
 
 
 class StaleConnection(NoResponse):
