@@ -74,7 +74,8 @@ def _state(account: AccountSummary, good_age_s: float | None) -> str:
 def _failures(account: AccountSummary) -> Iterator[str]:
     if account.failures:
         polls = "poll" if account.failures == 1 else f"{account.failures} polls"
-        yield f"Its last {polls} failed: {account.error or account.error_kind}."
+        said = (account.error or account.error_kind).removesuffix(".")  # the exchange's own words may end so
+        yield f"Its last {polls} failed: {said}."
 
 
 def _pause(egress: EgressSeen) -> Iterator[str]:

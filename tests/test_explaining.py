@@ -81,6 +81,7 @@ def test_of_an_account_that_is_well_there_is_little_to_say() -> None:
         ),
         ({"lateness_s": 9.0}, {}, {}, "Its last poll went 9 s late."),
         ({"failures": 1, "error": "HTTP 502"}, {}, {}, "Its last poll failed: HTTP 502."),
+        ({"failures": 1, "error": "no such key."}, {}, {}, "Its last poll failed: no such key."),
         ({"failures": 4, "error": "HTTP 502"}, {}, {}, "Its last 4 polls failed: HTTP 502."),
         (
             {},

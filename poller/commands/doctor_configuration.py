@@ -21,12 +21,17 @@ from poller.config.models import (
     AccountSection,
     BudgetSection,
     DefaultsSection,
+    DiscoverSection,
     EgressSection,
     ExchangeSection,
     LoggingSection,
+    MetricsSection,
     OutboxSection,
+    ReloadSection,
+    ServerSection,
     ShutdownSection,
     SinkSection,
+    TracingSection,
     is_name,
 )
 from poller.secrets import HIDDEN, Secret, SecretReference, may_be_secret, parse_reference, redact
@@ -37,10 +42,18 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "budget": BudgetSection,
     "defaults": DefaultsSection,
     "outbox": OutboxSection,
+    "server": ServerSection,
+    "metrics": MetricsSection,
+    "tracing": TracingSection,
     "shutdown": ShutdownSection,
+    "reload": ReloadSection,
     "logging": LoggingSection,
 }
-MAPPINGS: Final[Mapping[str, type[BaseModel]]] = {"egress": EgressSection, "accounts": AccountSection}
+MAPPINGS: Final[Mapping[str, type[BaseModel]]] = {
+    "egress": EgressSection,
+    "discover": DiscoverSection,
+    "accounts": AccountSection,
+}
 PLAIN: Final = ("key_policy", "include")
 _USER = re.compile(r"(?<=://)[^\s/?#@]*@")
 _QUERY = re.compile(r"(://[^\s?#]*)[?#]\S*")

@@ -46,4 +46,7 @@ def show_diagnosis(diagnosis: Diagnosis, *, as_json: bool) -> None:
         for one in written.splitlines():
             screen.print(text(one), soft_wrap=True)
     counts = {level: sum(finding.level == level for finding in diagnosis.findings) for level in MARKS}
-    screen.print(f"\n{counts['error']} errors, {counts['warning']} warnings", style="bold")
+    said = ", ".join(
+        f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in ("error", "warning")
+    )
+    screen.print(f"\n{said}", style="bold")
