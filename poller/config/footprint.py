@@ -29,18 +29,31 @@ class Footprints:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = str(path)
+        self._directory = path.parent
         self._main: tuple[int, ...] | None = None
         self._patterns: list[str] = []
+        self._config: Config | None = None
+        self._secrets: list[str] = []
+        # By path, as last seen: what stands still is kept once, and is told to be the same at a glance.
+        self._seen: dict[str, tuple[str, tuple[int, ...]]] = {}
 
     def take(self, config: Config) -> Footprint:
         """Return the footprint as it is now. ``config`` names the secrets' files: it is what is in force."""
         main = _print(self._path)
         if main != self._main:
-            self._main, self._patterns = main, list(_patterns(self._path))
-        paths = {str(self._path), *_matches(self._patterns, self._path.parent)}
-        paths.update(str(path) for path in _secret_files(config))
-        return tuple(sorted((path, _print(Path(path))) for path in paths))
+            self._main, self._patterns = main, list(_patterns(Path(self._path)))
+        if config is not self._config:
+            # There are thousands of them, and nobody but another configuration changes which.
+            self._config, self._secrets = config, sorted(set(_secret_files(config)))
+        others = sorted({self._path, *_matches(self._patterns, self._directory)})
+        footprint = tuple(self._look(path) for path in (*others, *self._secrets))
+        self._seen = {entry[0]: entry for entry in footprint}
+        return footprint
+
+    def _look(self, path: str) -> tuple[str, tuple[int, ...]]:
+        now, before = _print(path), self._seen.get(path)
+        return before if before is not None and before[1] == now else (path, now)
 
 
 def _patterns(path: Path) -> Iterator[str]:
@@ -57,15 +70,15 @@ def _matches(patterns: Iterable[str], directory: Path) -> Iterator[str]:
             yield str(directory / match)
 
 
-def _secret_files(config: Config) -> Iterator[Path]:
+def _secret_files(config: Config) -> Iterator[str]:
     for setting in secret_settings(config):
         if setting.reference.scheme == "file":
-            yield setting.directory / setting.reference.name
+            yield os.path.join(setting.directory, setting.reference.name)  # noqa: PTH118  # of thousands
 
 
-def _print(path: Path) -> tuple[int, ...]:
+def _print(path: str) -> tuple[int, ...]:
     try:
-        status = os.stat(path)  # noqa: PTH116  # the target's, of thousands of files
+        status = os.stat(path)  # noqa: PTH116  # the target's; without a Path for each of thousands
     except OSError:
         return ()
     # Not the time of the last change alone: whoever copies a file may set that to whatever it was.
