@@ -81,7 +81,8 @@ async def running(
         secrets = read_secrets(config)
 
         def observer(account: Any, outcome: Any, _: float) -> None:
-            if isinstance(outcome, Exception):
+            # Somebody who lost all when the daemon was told to stop is not asked twice any more.
+            if isinstance(outcome, Exception) and "not confirmed" not in str(outcome):
                 refused.append((account.name, str(outcome)))
 
         app, stop_it = App(config, secrets, observer=observer), asyncio.Event()

@@ -71,7 +71,7 @@ async def test_who_has_the_token_sees_the_checks(serve: Serve, overview: InMemor
 
 async def test_metrics_come_in_both_formats(serve: Serve, overview: InMemoryOverview) -> None:
     metrics = Metrics()
-    metrics.polls.labels("default", "ok").inc(7)
+    metrics.polls.labels("default", "ok", "none").inc(7)
     parse: Callable[[str], Iterable[Metric]] = families
     parse_opened: Callable[[str], Iterable[Metric]] = open_families
     client = await serve(overview, metrics=metrics)
