@@ -86,6 +86,10 @@ class Health:
         """Return the state of every account."""
         return (health.state for health in self._accounts.values())
 
+    def standings(self) -> Iterable[tuple[Account, State, float]]:
+        """Yield every account with its state, and when it last answered well or watching it began."""
+        return ((health.account, health.state, health.good_s) for health in self._accounts.values())
+
     def each(self, now_s: float) -> list[AccountHealth]:
         """Return how every account is doing."""
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 
 from poller import __version__
@@ -94,19 +94,17 @@ class Report:
 
     def status(self) -> Status:
         """Return the whole at a glance."""
-        now_s = self._clock.monotonic_s()
         states: Counter[str] = Counter({"ok": 0, "stale": 0, "quarantined": 0, "keyless": 0})
         overdue = fresh = unvalued = 0
         total = Decimal(0)
-        for name, egress in self._accounts():
-            state = self._state(name, egress)
+        seen_of = self._parts.observations.of
+        for name, state, late in self._standings():
             states[state] += 1
-            seen = self._parts.observations.of(name)
+            seen = seen_of(name)
             if seen is not None and seen.total_btc is not None:
                 total = EXACT.add(total, seen.total_btc)
             else:
                 unvalued += 1
-            late = self._is_overdue(name, egress, now_s)
             overdue += late
             fresh += not late and seen is not None and seen.good_ns is not None and state == "ok"
         sinks, outbox = self.sinks(), self._outbox()
@@ -203,10 +201,19 @@ class Report:
             ),
         )
 
-    def _accounts(self) -> Iterable[tuple[str, Egress]]:
+    def _standings(self) -> Iterator[tuple[str, str, bool]]:
+        """Yield every account, its state, and whether it is overdue; to ask for each would take far longer."""
+        now_s = self._clock.monotonic_s()
         for egress in self._parts.egress.values():
-            for name in egress.accounts:
-                yield name, egress
+            stretches: dict[int, float] = {}
+            for account, state, good_s in egress.outcomes.standings():
+                name, priority = account.name, account.priority
+                if name not in egress.accounts:  # it is about to be removed
+                    continue
+                if priority not in stretches:
+                    stretches[priority] = egress.outcomes.stretch(priority)
+                allowed_s = OVERDUE_INTERVALS * account.interval_s * stretches[priority]
+                yield name, "keyless" if name in self._keyless else state, now_s - good_s > allowed_s
 
     def _egress_of(self, name: str) -> Egress | None:
         account = self._config.accounts.get(name)
@@ -218,11 +225,6 @@ class Report:
             return "keyless"
         state: AccountState = egress.outcomes.state(name).value  # type: ignore[assignment]  # never removed
         return state
-
-    def _is_overdue(self, name: str, egress: Egress, now_s: float) -> bool:
-        account = egress.accounts[name]
-        allowed_s = OVERDUE_INTERVALS * account.interval_s * egress.outcomes.stretch(account.priority)
-        return now_s - egress.outcomes.good_s(name) > allowed_s
 
     def _summary(self, name: str, egress: Egress) -> AccountSummary:
         account = egress.accounts[name]
