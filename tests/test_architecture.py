@@ -60,6 +60,7 @@ LAYERS = [
         "beat",
         "clock",
         "errors",
+        "garbage",
         "hardening",
         "logs",
         "metrics",

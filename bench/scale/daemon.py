@@ -10,6 +10,7 @@ import gc
 import sys
 import time
 import tracemalloc
+from contextlib import ExitStack
 
 
 def say(what: str, *figures: object) -> None:
@@ -26,9 +27,18 @@ def main(path: str, polls_until_trace: int) -> int:
     lap("interpreter")
     if polls_until_trace:
         tracemalloc.start()
+    import poller.cli  # noqa: F401  # as the command does, before it knows what to do
+    from poller.garbage import collector_at_rest
+
+    with ExitStack() as starting:
+        starting.enter_context(collector_at_rest())
+        return run(path, polls_until_trace, starting)
+
+
+def run(path: str, polls_until_trace: int, starting: ExitStack) -> int:
+    """Run until a signal comes; ``starting`` is closed when all that a start makes is there."""
     import asyncio
 
-    import poller.cli  # noqa: F401  # as the command does, before it knows what to do
     from poller.app import App
     from poller.config import load, read_secrets
     from poller.logs import logging_to
@@ -63,6 +73,7 @@ def main(path: str, polls_until_trace: int) -> int:
         secrets = read_secrets(config)
         lap("secrets")
         app = App(config, secrets, metrics=metrics, observer=observe)
+        starting.close()
         return asyncio.run(until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry), hung_up=len))  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from bench.scale.fleet import FILLED, WEIGHT, WINDOW_S, simulating
+from bench.scale.fleet import ROOM, SHARE, WEIGHT, WINDOW_S, simulating
 from bench.scale.watched import Memory, watching
 
 SLACK = 1.02  # of the polls that are waited for: those that come again before the last has come
@@ -44,8 +44,7 @@ def measure(
 ) -> tuple[Memory, list[tuple[int, int, str]]]:
     """Return the memory of a daemon that has polled each account so often, and what takes it if traced."""
     interval = max(1, math.ceil(accounts / chosen.polls_per_s))
-    # All that is polled fits, with room to spare: it is not the budget that is measured.
-    limit = math.ceil(accounts / interval * WEIGHT * WINDOW_S / 0.9 / FILLED * 2)
+    limit = math.ceil(accounts / interval * WEIGHT * WINDOW_S / SHARE * ROOM)
     traced = math.ceil(accounts * chosen.polls * SLACK) if is_traced else 0
     with (
         tempfile.TemporaryDirectory() as name,
