@@ -265,7 +265,7 @@ async def test_a_sink_that_is_absent_keeps_its_place_for_a_week(
     with pytest.raises(LookupError):
         outbox.backlog("leaving")
     (record,) = [r for r in caplog.records if "forgotten" in r.message]
-    assert (vars(record)["sink"], vars(record)["backlog"]) == ("leaving", 2)
+    assert (vars(record)["sink"], vars(record)["records"]) == ("leaving", 2)
 
 
 # Dead letters and egress --------------------------------------------------------------------------
