@@ -97,6 +97,7 @@ class WeightBudget:
         self._granted = 0
         self._limit_learned_ns: int | None = None
         self._foreign_told, self._foreign_told_s = False, -math.inf
+        self._elsewhere_s = -math.inf  # since when requests leave from this address
         self._unknown = False  # nobody knows yet what was spent in the minute before the start
         # Reservations that may still count: (wall ns, uptime s, weight), and what is left of the newest.
         self._blocks: list[tuple[int, float, int]] = []
@@ -115,7 +116,9 @@ class WeightBudget:
     def leave_elsewhere(self) -> None:
         """Note that requests leave from another address now: nobody knows yet what was spent from it."""
         self._unknown = True
+        self._elsewhere_s = self._clock.monotonic_s()
         self._window.start_carefully()
+        self._changed.set()
 
     def restore(self, state: bytes | None, *, lost: bool = False) -> None:
         """Take up where the last process on this address ended. Call before the first ``acquire``.
@@ -247,6 +250,8 @@ class WeightBudget:
             limited: it was a 429.
         """
         now_s = self._clock.monotonic_s()
+        if grant.granted_s <= self._elsewhere_s:  # it tells of the address from before
+            used_weight, good = None, False
         if weight is not None:
             self._learn(grant, weight, used_weight, now_s, limited=limited)
         self._window.answered(grant, now_s, used_weight)

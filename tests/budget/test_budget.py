@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -345,3 +346,69 @@ async def test_a_neighbour_is_told_once_and_again_when_gone(
         "somebody else uses weight of this address; our part shrinks by it",
         "nobody else uses weight of this address any more",
     ]
+
+
+# ---- what changes while it is used
+
+
+async def test_a_lower_share_waits_until_what_was_spent_fits_it(ledger: Ledger, clock: VirtualClock) -> None:
+    budget = make(ledger, clock, limit=100)
+    granted = await spend(budget, 10)
+    budget.reconfigure(limit=100, share=0.2, in_flight_s=15.0)
+    assert budget.status().allowed == 20
+    [next_s] = await spend(budget, 1)
+    # 50 are spent: the seventh of those ten has to leave the window first.
+    assert next_s == pytest.approx(granted[6] + 60 + GUARD_S)
+
+
+async def test_a_higher_share_wakes_whoever_waits(ledger: Ledger, clock: VirtualClock) -> None:
+    budget = make(ledger, clock, limit=100)
+    budget.reconfigure(limit=100, share=0.3, in_flight_s=15.0)
+    granted = await spend(budget, 6)
+    waiting = asyncio.create_task(spend(budget, 1))
+    await asyncio.sleep(0.5)
+    budget.reconfigure(limit=100, share=1.0, in_flight_s=15.0)
+    begun_s = now_s()
+    [granted_s] = await waiting
+    assert begun_s <= granted_s < granted[0] + 60  # before any of those six has left the window
+
+
+async def test_from_another_address_one_request_goes_alone_and_only_its_answer_counts(
+    ledger: Ledger, clock: VirtualClock
+) -> None:
+    budget = make(ledger, clock, limit=12_000)
+    before = await budget.acquire(WEIGHT)
+    assert before is not None
+    await asyncio.sleep(1)
+    budget.leave_elsewhere()
+    await asyncio.sleep(1)
+    budget.answered(before, weight=WEIGHT, used_weight=WEIGHT, good=True)
+    assert budget.status().reported is None
+    alone = await budget.acquire(WEIGHT)
+    assert alone is not None
+    waiting = asyncio.create_task(budget.acquire(WEIGHT))
+    await asyncio.sleep(5)
+    assert not waiting.done()
+    budget.answered(alone, weight=WEIGHT, used_weight=9_000, good=True)
+    assert budget.status().foreign >= 8_990
+    assert await waiting is not None
+
+
+async def test_a_pause_stays_when_requests_leave_from_elsewhere(ledger: Ledger, clock: VirtualClock) -> None:
+    budget = make(ledger, clock)
+    await budget.pause(Banned("418", retry_after_s=600.0), exchange_ms=0.0)
+    budget.leave_elsewhere()
+    assert budget.pause_left_s() == 600.0
+
+
+@pytest.mark.parametrize(("in_flight_s", "kept"), [(15.0, 1), (60.0, 2)])
+async def test_what_is_reserved_counts_for_as_long_as_requests_may_be_under_way_now(
+    ledger: Ledger, clock: VirtualClock, in_flight_s: float, kept: int
+) -> None:
+    budget = make(ledger, clock)
+    budget.reconfigure(limit=100, share=1.0, in_flight_s=in_flight_s)
+    await spend(budget, 1)
+    await asyncio.sleep(100)
+    await spend(budget, 1)
+    assert ledger.state is not None
+    assert len(json.loads(ledger.state)["blocks"]) == kept
