@@ -316,6 +316,7 @@ class App:
                         extra={"account": name, "error": str(error)},
                     )
                     return
+                parts.observations.forget(name)  # it was told, and that is all there is to see of it
 
     async def _open_required(self, deliveries: Sequence[Delivery]) -> None:
         required = [

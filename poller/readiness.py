@@ -36,6 +36,8 @@ def readiness(
 
 def _polls(fresh: int, pollable: int, accounts: int, pauses: Mapping[str, tuple[str, float]]) -> Check:
     text = f"{fresh} of {accounts} accounts are fresh"
+    if accounts and not pollable:
+        text += "; none can be polled, for all are quarantined or without a key"
     for egress, (cause, left_s) in pauses.items():
         text += f"; every request from egress {egress} pauses for {span(left_s)} more ({cause})"
     return Check("polls", pollable > 0 and fresh >= FRESH_PART * pollable, text)

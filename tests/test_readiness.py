@@ -67,3 +67,13 @@ def test_a_sink_that_has_records_and_fails_for_a_minute_is_named() -> None:
     assert found == Check("sinks", False, "bus has not moved for 60 s (connection refused)")
     assert checks(sinks=[sink("bus", backlog=7, failing_s=59.9, error="x")])["sinks"].ok
     assert checks(sinks=[sink("bus", backlog=0, failing_s=600.0, error="x")])["sinks"].ok
+
+
+def test_a_fleet_of_which_nobody_can_be_polled_says_why() -> None:
+    found = checks(fresh=0, pollable=0, accounts=7)["polls"]
+    assert not found.ok
+    assert (
+        found.text
+        == "0 of 7 accounts are fresh; none can be polled, for all are quarantined or without a key"
+    )
+    assert checks(fresh=0, pollable=0, accounts=0)["polls"].text == "0 of 0 accounts are fresh"

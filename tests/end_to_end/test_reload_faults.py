@@ -13,14 +13,17 @@ import pytest
 from poller import following, reloading, running
 from poller.addresses import address_key, claim
 from poller.app import App
+from poller.clock import SystemClock
 from poller.config import load, read_secrets
 from poller.errors import ConfigError
 from poller.sampling import Sampling
+from poller.service_manager import ServiceManager
 from poller.simulator.faults import Fault, FaultKind
 from tests.end_to_end import daemons
 from tests.end_to_end.daemons import Daemon, happens
 from tests.end_to_end.test_reload import into_vault
 from tests.secrets.vault_stand_in import TOKEN, vault_stand_in
+from tests.test_service_manager import Listener
 
 pytestmark = pytest.mark.real_time
 
@@ -294,3 +297,17 @@ async def test_a_bug_in_what_only_watches_ends_nothing(
         await daemon.polled_again("sim-0001")
     [line] = [record for record in caplog.records if "something beside polls" in record.getMessage()]
     assert line.__dict__["task"] == "sampling"
+
+
+async def test_the_service_manager_hears_of_both_ends_of_every_reload(tmp_path: Path) -> None:
+    listener = Listener(str(tmp_path / "notify"))
+    async with daemons.running(tmp_path) as daemon:
+        daemon.app._manager = ServiceManager(listener.address, None, SystemClock())
+        daemon.edit("share: 90%", "share: 80%")
+        await daemon.app.reload()
+        daemon.edit("share: 80%", "share: 0%")
+        with pytest.raises(ConfigError):
+            await daemon.app.reload()
+    heard = [message.split("\n")[0] for message in listener.heard()]
+    listener.socket.close()
+    assert heard == ["RELOADING=1", "READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
