@@ -170,3 +170,5 @@ class Doors:
             return {"changed": list(await self._reload())}
         except ConfigError as error:
             return {"problems": [str(problem) for problem in error.problems]}
+        except (KeyError, TypeError) as error:
+            raise RuntimeError("the reload failed") from error  # and not for its arguments: it has none

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from poller import logs
-from poller.logs import logging_to
+from poller.logs import logging_to, set_level
 from poller.metrics import Metrics
 from poller.secrets import Secret
 
@@ -109,3 +109,17 @@ def test_levels_below_the_wanted_one_are_not_written() -> None:
 
 def test_other_libraries_debug_lines_are_kept_out() -> None:
     assert written("text", lambda: logging.getLogger("aiohttp.client").debug("headers"), level="debug") == ""
+
+
+def test_another_level_counts_from_then_on_and_for_other_libraries_too() -> None:
+    def change() -> None:
+        set_level("debug")
+        logger.debug("shown")
+        logging.getLogger("aiohttp.client").info("headers")
+        set_level("error")
+        logger.warning("hidden")
+
+    lines = written("text", change, level="info")
+    assert "shown" in lines
+    assert "headers" not in lines
+    assert "hidden" not in lines

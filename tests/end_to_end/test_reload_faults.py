@@ -15,6 +15,7 @@ from poller.addresses import address_key, claim
 from poller.app import App
 from poller.clock import SystemClock
 from poller.config import load, read_secrets
+from poller.control import Refused, ask, socket_path
 from poller.errors import ConfigError
 from poller.sampling import Sampling
 from poller.service_manager import ServiceManager
@@ -311,3 +312,44 @@ async def test_the_service_manager_hears_of_both_ends_of_every_reload(tmp_path: 
     heard = [message.split("\n")[0] for message in listener.heard()]
     listener.socket.close()
     assert heard == ["RELOADING=1", "READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+
+
+async def test_a_hangup_before_polls_begin_is_not_forgotten(tmp_path: Path) -> None:
+    async with daemons.running(tmp_path) as daemon:
+        pass
+    config = load(daemon.file)
+    app, stop_it = App(config, read_secrets(config)), asyncio.Event()
+    daemon.edit("share: 90%", "share: 80%")
+    app.reload_soon()
+    task = asyncio.create_task(app.run(stop_it))
+    await happens(lambda: app.metrics.value("config_reloads_total", result="success") == 1)
+    status = app.status()
+    assert status is not None
+    assert status.budgets[0].allowed == 9600
+    stop_it.set()
+    await task
+
+
+async def test_the_level_of_the_log_follows_the_configuration(tmp_path: Path) -> None:
+    async with daemons.running(tmp_path) as daemon:
+        levels: list[str] = []
+        daemon.app._set_log_level = levels.append
+        with daemon.file.open("a") as file:
+            file.write("logging: {level: debug}\n")
+        assert await daemon.app.reload() == ("logging: level info -> debug",)
+        assert levels == ["debug"]
+
+
+async def test_a_client_is_not_told_that_its_arguments_are_wrong_if_a_reload_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with daemons.running(tmp_path) as daemon:
+        doors = daemon.app.doors
+        assert doors is not None
+
+        async def fail() -> tuple[str, ...]:
+            raise KeyError("a bug")
+
+        monkeypatch.setattr(doors, "_reload", fail)
+        with pytest.raises(Refused, match="the daemon failed: RuntimeError; see its log"):
+            await ask(socket_path(tmp_path / "data/outbox.db"), "reload", {})
