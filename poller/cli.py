@@ -79,39 +79,9 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
 
     with ExitStack() as starting:
         starting.enter_context(collector_at_rest())
-        from poller.app import App
-        from poller.clock import SystemClock
-        from poller.commands.unavailable import say_unavailable
-        from poller.config import load, read_secrets
-        from poller.config.footprint import Footprints
-        from poller.hardening import harden
-        from poller.logs import logging_to, set_level
-        from poller.metrics import Metrics
-        from poller.service_manager import ServiceManager
-        from poller.signals import until_signalled
+        from poller.commands.run import run_daemon
 
-        config = load(path)
-        # Before secrets are read, which may take long: whatever changes from now on is read again.
-        footprint = Footprints(path).take(config)
-        metrics = Metrics()
-        style: Any = log_format or config.logging.format
-        with logging_to(level=log_level or config.logging.level, style=style, metrics=metrics):
-            harden()
-            secrets = read_secrets(config)
-            say_unavailable(secrets)
-            manager = ServiceManager.from_environment(SystemClock())
-            app = App(
-                config,
-                secrets,
-                metrics=metrics,
-                manager=manager,
-                footprint=footprint,
-                set_log_level=None if log_level else set_level,
-            )
-            starting.close()
-            code = asyncio.run(
-                until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry), hung_up=app.reload_soon)
-            )
+        code = run_daemon(path, log_level=log_level, log_format=log_format, started=starting.close)
     sys.exit(code)
 
 

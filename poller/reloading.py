@@ -113,7 +113,12 @@ class Reloading:
             return _stopping()
         # A task of the daemon's own: nobody who has lost patience leaves half of it behind, and if a bug does,
         # the process ends, and begins anew with the whole.
-        task = self._running.begin(job(), "reload")
+        attempt = job()
+        try:
+            task = self._running.begin(attempt, "reload")
+        except RuntimeError:  # something failed for good: the daemon's tasks are being ended
+            attempt.close()
+            return _stopping()
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
         await asyncio.wait([task])
@@ -139,7 +144,7 @@ class Reloading:
             raise
         except Exception as error:
             logger.exception("the configuration could not be reloaded for a reason of our own")
-            return self._refuse(ConfigError(f"it cannot be reloaded: {type(error).__name__}; see the log"))
+            return self._refuse(_our_own(error))
         await self._apply(new, found, prepared)
         self._refused = ()
         self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=True)
@@ -166,6 +171,11 @@ class Reloading:
                         extra={"problems": [str(problem) for problem in error.problems]},
                     )
                 return error
+            except OutboxFailed:
+                raise
+            except Exception as error:
+                logger.exception("the configuration could not be reloaded for a reason of our own")
+                return _our_own(error)
             await self._apply(new, found, prepared)
             self._incomplete = ()
             self._report.complete(secrets, found.lines)
@@ -318,6 +328,10 @@ class Reloading:
 
 def _stopping() -> ConfigError:
     return ConfigError("the daemon is about to stop")
+
+
+def _our_own(error: Exception) -> ConfigError:
+    return ConfigError(f"it cannot be reloaded: {type(error).__name__}; see the log")
 
 
 def _read(path: Path) -> tuple[Config, Secrets]:
