@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, closing, suppress
@@ -41,8 +42,13 @@ class DemoError(PollerError):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One moment of the demo, for whoever shows it."""
+    """One moment of the demo, for whoever shows it.
 
+    Attributes:
+        page: URL of the daemon's own page; empty while there is none.
+    """
+
+    page: str
     elapsed_s: float
     polls: int
     limited: int
@@ -154,7 +160,10 @@ async def demonstrate(
     prepare(directory)
     arguments = ("--accounts", str(accounts), "--interval", "2s", "--moves-per-second", "10")
     async with simulating(directory, *arguments) as simulator:
-        watched = _Watched(load(directory / "accounts.yaml"), clock)
+        configuration = directory / "accounts.yaml"
+        with configuration.open("a") as file:
+            file.write(f"server: {{listen: '127.0.0.1:{free_port()}'}}\n")
+        watched = _Watched(load(configuration), clock)
         # The first Ctrl-C ends the show and lets the last polls settle, the second ends the daemon as well.
         enough, stop = asyncio.Event(), asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(
@@ -178,6 +187,13 @@ async def demonstrate(
         books = read_books(await simulator.get("books"))
         status = await simulator.get("status")
     return _judge(directory, watched, books, status, settled=not hurried)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now. Should somebody take it, there is no page."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 class _Watched:
@@ -212,7 +228,9 @@ class _Watched:
         status = self.app.status()
         if status is not None or self._last is None:
             budget = status.budgets[0] if status else None
+            address = self.app.doors.address if self.app.doors else None
             self._last = Moment(
+                page=f"{address.url}/" if address else "",
                 elapsed_s=self._clock.monotonic_s() - self._started_s,
                 polls=round(self.metrics.total("polls_total")),
                 limited=round(self.metrics.total("polls_total", outcome="rate_limited")),

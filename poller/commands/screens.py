@@ -280,7 +280,14 @@ def show_demo(directory: Path, *, accounts: int, duration_s: float) -> bool:
     """Run the demo with live progress, print the summary, and return whether everything was right."""
     from poller.demo import demonstrate
 
-    console = Console()
+    console, pages = Console(), set[str]()
+
+    def show(moment: Moment) -> None:
+        if moment.page and moment.page not in pages:
+            pages.add(moment.page)
+            console.print(f"Its page while it runs: {moment.page}", soft_wrap=True)
+        live.update(_demo_line(moment))
+
     console.print(f"A simulated exchange with {accounts} accounts, the real daemon, two sinks.")
     console.print(f"It ends after {duration_s:g} s, or with Ctrl-C.")
     with Live(console=console, refresh_per_second=4) as live:
@@ -289,7 +296,7 @@ def show_demo(directory: Path, *, accounts: int, duration_s: float) -> bool:
                 directory,
                 accounts=accounts,
                 duration_s=duration_s,
-                show=lambda moment: live.update(_demo_line(moment)),
+                show=show,
             )
         )
     console.print()

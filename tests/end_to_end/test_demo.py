@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -43,6 +47,19 @@ def demonstrating(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
         finally:
             process.kill()
             process.wait()
+
+
+def test_its_page_is_there_while_it_runs(tmp_path: Path) -> None:
+    with demonstrating(tmp_path) as process:
+        wait_for(lambda: "Its page" in (tmp_path / "printed").read_text())
+        [page] = re.findall(r"http://\S+/", (tmp_path / "printed").read_text())
+        with closing(HTTPConnection(urlsplit(page).netloc, timeout=30)) as connection:
+            connection.request("GET", "/api/status")
+            assert json.load(connection.getresponse())["accounts"] == 20
+            connection.request("GET", "/")
+            assert b"<title>poller</title>" in connection.getresponse().read()
+        process.send_signal(signal.SIGINT)
+        assert "The history equals the exchange's books" in ended(process, tmp_path)
 
 
 def ended(process: subprocess.Popen[bytes], directory: Path) -> str:

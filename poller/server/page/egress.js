@@ -5,7 +5,8 @@ import { byId, el, keyed, setAttribute, setText, svg } from "./dom.js";
 import { count, countdown, figure, plural } from "./format.js";
 import { pauseCause } from "./words.js";
 
-const [TALL, LOW] = [132, 40]; // one address has more room than several
+const [TALL, LOW] = [88, 40]; // one address has more room than several
+const FEW_SINKS = 3;
 const SECONDS = 120;
 const FIGURES = 134; // the width of the numbers beside the picture
 
@@ -15,7 +16,7 @@ export class Egress {
   /** @param {import("./store.js").Store} store */
   constructor(store) {
     this.#store = store;
-    store.on(["egress"], () => this.#draw());
+    store.on(["egress", "sinks"], () => this.#draw());
     store.on(["tick"], () => this.#draw());
     new ResizeObserver(() => this.#draw()).observe(byId("egress"));
   }
@@ -25,6 +26,9 @@ export class Egress {
     if (!width) return;
     const isSeveral = (this.#store.egress ?? []).length > 1;
     byId("egress").classList.toggle("is-several", isSeveral);
+    // One address and a few sinks need no tall panels; the accounts get the room.
+    const isSmall = !isSeveral && (this.#store.sinks ?? []).length <= FEW_SINKS;
+    byId("egress").closest(".side").classList.toggle("is-small", isSmall);
     const size = isSeveral ? { height: LOW, beside: 0 } : { height: TALL, beside: FIGURES };
     const each = (card, egress) => fill(card, egress, size, this.#store.clock);
     keyed(byId("egress"), this.#store.egress ?? [], ({ egress }) => egress, make, each);
