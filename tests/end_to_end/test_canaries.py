@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gzip
 import json
 import os
 import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from tests.end_to_end.processes import SimulatedExchange, run, simulating, start, stop, wait_for
+from poller.control import Refused, ask, socket_path
+from tests.end_to_end.processes import SimulatedExchange, free_port, run, simulating, start, stop, wait_for
 from tests.secrets.vault_stand_in import TOKEN, VaultStandIn, vault_stand_in
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(180)]
@@ -199,6 +209,218 @@ def test_a_refused_configuration_shows_no_secret(tmp_path: Path) -> None:
     (tmp_path / "output").write_text("".join(output.stdout + output.stderr for output in outputs))
     assert "api_key" in (tmp_path / "output").read_text()
     assert leaks(tmp_path) == []
+
+
+SERVER_TOKEN = "canary-token-of-the-server-000000000000000001"
+SECRET_URLS = {
+    "hook.url": "https://127.0.0.1:9/hooks/canary-path-of-a-webhook-000000000001?key=canary-query-0000000001",
+    "hook.key": "whsec_Y2FuYXJ5LXNlY3JldC1vZi1hLXdlYmhvb2s=",
+    "proxy.url": "http://canary-user-0000000000000001:canary-password-000000000001@127.0.0.1:9",
+    "otlp.headers": "authorization=canary-of-the-collector-00000000000001",
+    "server.token": SERVER_TOKEN,
+}
+WORDS = re.compile(r"[\w-]*canary[\w-]*|Y2FuYXJ5\w+")
+
+
+def keep(directory: Path, name: str, text: str) -> None:
+    """Keep a secret in a file of its own; of an URL the parts that are secret are looked for."""
+    path = directory / "secrets" / name
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def planted(directory: Path) -> list[str]:
+    """Every part of the secrets that are no keys."""
+    texts = [path.read_text() for path in (directory / "secrets").iterdir() if path.name in SECRET_URLS]
+    return [word for text in texts for word in WORDS.findall(text)]
+
+
+def furnish(directory: Path, port: int, collector: str) -> None:
+    """Let the fleet have a server with a token, a webhook, a proxy and a collector, all with secrets."""
+    for name, text in SECRET_URLS.items():
+        keep(directory, name, text)
+    config = directory / "accounts.yaml"
+    text = config.read_text()
+    text = text.replace(
+        "sinks:\n",
+        "sinks:\n  hook: {kind: webhook, url: 'file:secrets/hook.url', secret: 'file:secrets/hook.key'}\n",
+    )
+    text = text.replace("  sim-0002:\n", "  sim-0002:\n    egress: far\n")
+    config.write_text(
+        text
+        + "egress: {default: {}, far: {proxy: 'file:secrets/proxy.url'}}\n"
+        + f"server: {{listen: '127.0.0.1:{port}', token: 'file:secrets/server.token'}}\n"
+        + f"tracing: {{endpoint: '{collector}', headers: 'file:secrets/otlp.headers', sample: 100%}}\n"
+        + "reload: {watch: false}\nshutdown: {drain: 1s}\n"
+    )
+
+
+def fetched(port: int, path: str, **headers: str) -> bytes:
+    """What the server answers, head and body; of an endless stream its beginning."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        head = f"{path} {answer.status} {answer.getheaders()}\n".encode()
+        if path != "/api/events" or answer.status != 200:
+            return head + answer.read()
+        lines = b""
+        while b"event: status" not in lines:
+            lines += answer.readline()
+        return head + lines + answer.readline()
+
+
+def posted(port: int, token: str) -> bytes:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+        connection.request("POST", "/login", f"token={token}", form)
+        answer = connection.getresponse()
+        return f"/login {answer.status} {answer.getheaders()}\n".encode() + answer.read()
+
+
+def over_http(port: int, account: str) -> bytes:
+    """Everything that the server has to say, to those with the token and to those without."""
+    bearer = {"Authorization": f"Bearer {SERVER_TOKEN}"}
+    page = ["/", f"/account/{account}", "/static/app.js", "/login", "/livez", "/readyz", "/metrics"]
+    document = json.loads(fetched(port, "/api/openapi.json", **bearer).partition(b"\n")[2])
+    found = [path.replace("{name}", account) for path in document["paths"] if "/api/" in path]
+    assert len(found) >= 9
+    answers = [fetched(port, path, **bearer) for path in (*page, *found, "/nothing")]
+    answers += [fetched(port, path) for path in (*page, *found)]
+    answers += [fetched(port, "/", Host="evil.example"), posted(port, "x" * 40), posted(port, SERVER_TOKEN)]
+    return b"\n".join(answers)
+
+
+async def over_the_socket(directory: Path, account: str) -> bytes:
+    """Everything that the control socket has to say."""
+    socket = socket_path(directory / "data" / "outbox.db")
+    questions: list[tuple[str, dict[str, Any]]] = [
+        *((verb, {}) for verb in ("status", "accounts", "egress", "sinks", "happenings", "balances", "list")),
+        ("account", {"account": account}),
+        ("no such verb", {}),
+    ]
+    answers: list[object] = []
+    for verb, arguments in questions:
+        try:
+            answers.append(await ask(socket, verb, arguments))
+        except Refused as error:
+            answers.append(str(error))
+    return json.dumps(answers).encode()
+
+
+@contextmanager
+def a_listener(directory: Path, name: str) -> Iterator[str]:
+    """Stands for the service manager: everything it is told is written to a file. Yields its address."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(directory / "notify"))
+
+        def write() -> None:
+            with (directory / name).open("ab") as file:
+                while (told := listening.recv(65_536)) != b"end":
+                    file.write(told + b"\n")
+                    file.flush()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            yield str(directory / "notify")
+        finally:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ending:
+                ending.sendto(b"end", str(directory / "notify"))
+            thread.join()
+            (directory / "notify").unlink()
+
+
+@contextmanager
+def a_collector(directory: Path, name: str) -> Iterator[str]:
+    """Stands for an OpenTelemetry collector: the bodies that it gets are written to a file. Yields its URL."""
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Encoding"] == "gzip":
+                body = gzip.decompress(body)
+            with (directory / name).open("ab") as file:
+                file.write(body)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def change_every_secret(directory: Path) -> None:
+    """Give an account another's key, and exchange the URLs of sink and proxy. The old ones stay planted."""
+    secrets, config = directory / "secrets", directory / "accounts.yaml"
+    for ending in ("key", "secret"):
+        keep(directory, f"sim-0001.old.{ending}", (secrets / f"sim-0001.{ending}").read_text())
+        (secrets / f"sim-0001.{ending}").write_text((secrets / f"sim-0004.{ending}").read_text())
+    keep(directory, "other.url", "https://127.0.0.1:9/hooks/canary-path-of-another-webhook-00000002")
+    text = config.read_text().replace("secrets/hook.url", "secrets/other.url")
+    (secrets / "proxy.url").write_text(
+        "http://canary-user-0000000000000002:canary-password-000000000002@127.0.0.1:9"
+    )
+    config.write_text(re.sub(r"^  sim-0004:\n(    [^\n]*\n)+", "", text, flags=re.MULTILINE))
+
+
+def test_no_secret_is_shown_by_any_way_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "accounts.yaml"
+    port = free_port()
+    with (
+        simulating(tmp_path, *EXCHANGE) as exchange,
+        a_listener(tmp_path, "told") as address,
+        a_collector(tmp_path, "traces") as collector,
+    ):
+        furnish(tmp_path, port, collector)
+        every = {*planted(tmp_path), *map(str, SECRET_URLS.values())}
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+        process = start(tmp_path, "--log-level", "debug", log=tmp_path / "log.json")
+        monkeypatch.delenv("NOTIFY_SOCKET")
+        try:
+            wait_for(lambda: '"listening"' in (tmp_path / "log.json").read_text())
+            exchange.post("revoke", account=exchange.accounts[2])
+            wait_for(lambda: "-2015" in exchange.get("status")["codes"])
+            wait_for(lambda: "a sink does not take its records" in (tmp_path / "log.json").read_text())
+            account = exchange.accounts[0]
+            (tmp_path / "http").write_bytes(over_http(port, account))
+            (tmp_path / "socket").write_bytes(asyncio.run(over_the_socket(tmp_path, account)))
+            change_every_secret(tmp_path)
+            every |= set(planted(tmp_path))
+            reloaded = run("reload", "-c", str(config))
+            for line in ("another key: sim-0001", "1 account removed: sim-0004", "sink hook", "egress far"):
+                assert line in reloaded.stdout, reloaded
+            (tmp_path / "http-later").write_bytes(over_http(port, account))
+            commands = ("status", "doctor", "balances", f"explain {account}")
+            arguments = [*(f"{command} --json" for command in commands), "doctor"]
+            outputs = [reloaded, *(run(*words.split(), "-c", str(config)) for words in arguments)]
+        finally:
+            assert stop(process) == 0
+        config.unlink()
+    (tmp_path / "output").write_text("".join(output.stdout + output.stderr for output in outputs))
+    assert [output.returncode for output in outputs if output.returncode > 1] == []
+    told = (tmp_path / "told").read_text()
+    for word in ("READY=1", "STATUS=", "RELOADING=1", "WATCHDOG=1", "STOPPING=1"):
+        assert word in told
+    assert b"sim-0001" in (tmp_path / "traces").read_bytes()
+    assert b"poller_polls_total" in (tmp_path / "http").read_bytes()
+    assert leaks(tmp_path) == []
+    shown = [
+        f"{text} in {name}"
+        for name, content in everything_written(tmp_path).items()
+        for text in every
+        if text.encode() in content
+    ]
+    assert shown == []
 
 
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,19 +13,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.end_to_end.processes import SimulatedExchange, run, simulating, start, stop, wait_for
+from tests.end_to_end.processes import SimulatedExchange, free_port, run, simulating, start, stop, wait_for
 from tests.page.browser import Watched, launched, names, opened, until
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(180)]
 
 OPTIONS = ("--accounts", "6", "--interval", "500ms", "--latency", "1-5", "--moves-per-second", "4")
 CUT_OFF = ["net::ERR_", "Failed to load resource"]
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
