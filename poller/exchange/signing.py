@@ -29,6 +29,7 @@ _OTHER_PEMS = {
     "DSA PRIVATE KEY": "is a DSA key, which the exchange does not take; make an Ed25519 or RSA key",
     "OPENSSH PRIVATE KEY": "is in OpenSSH's own form; make a key: openssl genpkey -algorithm ed25519 -out NEW.pem",
 }
+_ONE_WORD = re.compile(r"[!-~]+")
 _PRIVATE = "PRIVATE KEY"
 _ENCRYPTED = "ENCRYPTED PRIVATE KEY"
 _DAMAGED = "the PEM of the private key is damaged; copy the whole file again"
@@ -170,7 +171,7 @@ def _require_one_word(what: str, secret: Secret) -> None:
     text = secret.reveal()
     if not text:
         raise KeyFormatError(f"{what} is empty")
-    if not all("!" <= sign <= "~" for sign in text):
+    if not _ONE_WORD.fullmatch(text):
         raise KeyFormatError(f"{what} has blanks, line breaks or foreign letters; copy it again, exactly")
 
 
