@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from poller.beat import TURN_EVERY_S, Beat
+from poller.beat import Beat
 from poller.budget import Grant, WeightBudget
 from poller.clock import Clock
 from poller.errors import (
@@ -37,6 +36,7 @@ from poller.schedule import Due
 from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
 from poller.tracing import PollTrace, Tracer
+from poller.turning import Turning
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Dispatcher:
         self._metrics = metrics
         self._stretching = stretching
         self._observer = observer
-        self._beat = beat
+        self._turning = Turning(egress, beat, clock)
         self._tracer = tracer
         self._slots = asyncio.Semaphore(IN_FLIGHT_AT_MOST)
         self._in_flight: set[str] = set()
@@ -184,8 +184,7 @@ class Dispatcher:
             if self._stopped:
                 dispatching.cancel()
             await asyncio.wait([dispatching])
-            if self._beat is not None:
-                self._beat.forget(self.egress)
+            self._turning.end()
             for task in beside:
                 task.cancel()
 
@@ -229,10 +228,10 @@ class Dispatcher:
         self._woken.set()
 
     async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
-        await self._in_slices(self._timekeeper.ready, "waiting for the exchange's clock")
+        await self._turning.in_slices(self._timekeeper.ready, "waiting for the exchange's clock")
         while True:
             await self._somebody_is_due()
-            with self._waiting("waiting for a socket", self._sockets_left_s):
+            with self._turning.waiting("waiting for a socket", self._sockets_left_s):
                 await self._slots.acquire()
             grant = await self._grant()
             due = None if grant is None else self._schedule.take(self._clock.monotonic_s())
@@ -252,10 +251,10 @@ class Dispatcher:
         """Wait until a poll is due and nothing forbids it."""
         while True:
             if self._budget.pause_left_s() > 0:
-                await self._in_slices(self._budget.resumed, "waiting for the end of a pause")
+                await self._turning.in_slices(self._budget.resumed, "waiting for the end of a pause")
                 self._spread("pause")
             if self._room is not None and self._room.is_full:
-                await self._in_slices(self._room.wait_for_room, "waiting for room in the outbox")
+                await self._turning.in_slices(self._room.wait_for_room, "waiting for room in the outbox")
             elif self._room is not None:
                 await self._room.wait_for_room()  # at once, without a timer; or it says that it has failed
             wait_s = self._schedule.next_s() - self._clock.monotonic_s()
@@ -265,7 +264,7 @@ class Dispatcher:
 
     async def _grant(self) -> Grant | None:
         try:
-            with self._waiting("waiting for weight", lambda: self._budget.fits_in_s(WEIGHT)):
+            with self._turning.waiting("waiting for weight", lambda: self._budget.fits_in_s(WEIGHT)):
                 return await self._budget.acquire(WEIGHT)
         except OutboxFull as error:
             self._outcomes.complain("outbox", "no weight can be reserved", error)
@@ -381,12 +380,12 @@ class Dispatcher:
         self._woken.clear()
         slept_before_s = self._clock.uptime_s() - self._clock.monotonic_s()
         planned_s = self._clock.monotonic_s() + seconds
-        await self._in_slices(self._woken.wait, "waiting for somebody to be due", until_s=planned_s)
+        await self._turning.in_slices(self._woken.wait, "waiting for somebody to be due", until_s=planned_s)
         suspended_s = self._clock.uptime_s() - self._clock.monotonic_s() - slept_before_s
         if suspended_s > STALLED_S:
             self._spread("suspension")
             give_up_s = self._clock.monotonic_s() + CLOCK_PATIENCE_S
-            with self._waiting(
+            with self._turning.waiting(
                 "measuring the exchange's clock",
                 lambda: max(self._budget.pause_left_s(), give_up_s - self._clock.monotonic_s()),
             ):
@@ -394,36 +393,9 @@ class Dispatcher:
         elif self._clock.monotonic_s() - planned_s > STALLED_S:
             self._spread("stall")
 
-    async def _in_slices(
-        self, wait: Callable[[], Awaitable[object]], doing: str, *, until_s: float = math.inf
-    ) -> None:
-        """Wait for something, at most until a time, and look afresh every few seconds: so it is seen that we turn."""
-        while True:
-            self._turn(doing)
-            try:
-                async with asyncio.timeout_at(min(until_s, self._clock.monotonic_s() + TURN_EVERY_S)):
-                    await wait()
-            except TimeoutError:
-                if self._clock.monotonic_s() < until_s:
-                    continue
-            break
-        self._turn()
-
-    @contextmanager
-    def _waiting(self, doing: str, left_s: Callable[[], float]) -> Iterator[None]:
-        """Wait within it for what must not be asked for anew, or a turn would be lost; see ``Beat.waits``."""
-        if self._beat is not None:
-            self._beat.waits(self.egress, self._clock.monotonic_s(), doing, left_s)
-        yield
-        self._turn()
-
     def _sockets_left_s(self) -> float:
         # Every poll ends by itself, sooner or later; while all are under way there is nothing but to wait.
         return math.inf if len(self._in_flight) >= IN_FLIGHT_AT_MOST else 0.0
-
-    def _turn(self, doing: str = "dispatching") -> None:
-        if self._beat is not None:
-            self._beat.touch(self.egress, self._clock.monotonic_s(), doing)
 
     def _spread(self, cause: str) -> None:
         moved = self._schedule.respread(self._clock.monotonic_s())

@@ -53,6 +53,7 @@ LAYERS = [
         "service_manager",
         "sinks",
         "spells",
+        "turning",
     },
     {"otlp"},
     {"locks", "secrets", "units"},

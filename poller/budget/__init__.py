@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from poller.budget.pause import Pause, pause_s
 from poller.budget.state import State
+from poller.budget.telling import ForeignTeller
 from poller.budget.window import Grant, WeightWindow
 from poller.clock import NS_PER_S, Clock
 from poller.errors import PollError
@@ -30,7 +31,6 @@ __all__ = ["BudgetStatus", "Grant", "WeightBudget", "WeightWindow"]
 logger = logging.getLogger(__name__)
 
 BLOCKS_PER_WINDOW = 60  # one reservation a second at Binance's window
-SPEAK_EVERY_S = 60.0
 LIMIT_KEPT_S = 86_400.0  # a lower limit that was learned is tried again after a day
 
 
@@ -96,7 +96,7 @@ class WeightBudget:
         self._strikes = 0
         self._granted = 0
         self._limit_learned_ns: int | None = None
-        self._foreign_told, self._foreign_told_s = False, -math.inf
+        self._foreign = ForeignTeller(egress, window)
         self._elsewhere_s = -math.inf  # since when requests leave from this address
         self._unknown = False  # nobody knows yet what was spent in the minute before the start
         # Reservations that may still count: (wall ns, uptime s, weight), and what is left of the newest.
@@ -257,7 +257,7 @@ class WeightBudget:
         self._window.answered(grant, now_s, used_weight)
         if limited:
             self._window.overran(now_s)
-        self._tell_foreign(now_s)
+        self._foreign.look(now_s)
         if good:
             self._strikes = 0
             if self._unknown and used_weight is None:
@@ -292,20 +292,6 @@ class WeightBudget:
                 "the exchange allows less than is configured; correct budget.weight_limit",
                 extra={"egress": self.egress, "configured": terms.configured, "learned": lower},
             )
-
-    def _tell_foreign(self, now_s: float) -> None:
-        """Say when somebody else begins to use the address, and when they are gone for good."""
-        foreign = self._window.foreign(now_s)
-        if (foreign > 0) is self._foreign_told or now_s < self._foreign_told_s + SPEAK_EVERY_S:
-            return
-        self._foreign_told, self._foreign_told_s = foreign > 0, now_s
-        if foreign:
-            logger.warning(
-                "somebody else uses weight of this address; our part shrinks by it",
-                extra={"egress": self.egress, "foreign": foreign, "capacity": self._window.capacity(now_s)},
-            )
-        else:
-            logger.info("nobody else uses weight of this address any more", extra={"egress": self.egress})
 
     async def pause(self, error: PollError, *, exchange_ms: float) -> None:
         """Silence this address for as long as the error demands; durable when this returns.
