@@ -46,6 +46,8 @@ def run(chosen: argparse.Namespace) -> None:
     for _ in range(chosen.rounds):
         for case in cases:
             times[case].append(measure(case, chosen))
+            wall_s, cpu_s = times[case][-1]["all"]
+            print(f"{case.name}: {wall_s:.2f} s, processor {cpu_s:.2f} s", flush=True)
     for case in cases:
         print(f"{case.name}; {chosen.accounts} accounts; median of {chosen.rounds}:")
         for part in (*PARTS, "all"):
