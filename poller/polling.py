@@ -37,6 +37,7 @@ from poller.stretching import Stretching
 from poller.timekeeping import TimeKeeper
 from poller.tracing import PollTrace, Tracer
 from poller.turning import Turning
+from poller.under_way import UnderWay
 
 logger = logging.getLogger(__name__)
 
@@ -157,10 +158,7 @@ class Dispatcher:
         self._turning = Turning(egress, beat, clock)
         self._tracer = tracer
         self._slots = asyncio.Semaphore(IN_FLIGHT_AT_MOST)
-        self._in_flight: set[str] = set()
-        self._leaving: set[str] = set()  # accounts whose poll under way is waited for
-        self._repeating: dict[str, asyncio.Timeout] = {}  # ends the wait for the weight of one request more
-        self._landed = asyncio.Event()  # set, and replaced, when a poll has ended
+        self._under_way = UnderWay(clock)
         self._woken = asyncio.Event()
         self._stopped = False
         self._bug_told_s = -math.inf
@@ -192,8 +190,7 @@ class Dispatcher:
         """Grant no further poll; ``run`` returns when those under way have ended."""
         self._stopped = True
         self._stop()
-        for name in self._repeating:
-            self._end_repeating(name)
+        self._under_way.hurry_all()
 
     def wake(self) -> None:
         """Look at the schedule again: somebody was added."""
@@ -201,26 +198,16 @@ class Dispatcher:
 
     def is_polling(self, name: str) -> bool:
         """Say whether a poll of an account is under way."""
-        return name in self._in_flight
+        return name in self._under_way
 
     async def finished(self, name: str) -> None:
         """Wait until no poll of an account is under way; nothing is sent again for the one that is."""
-        self._leaving.add(name)
-        self._end_repeating(name)
-        try:
-            while name in self._in_flight:
-                await self._landed.wait()
-        finally:
-            self._leaving.discard(name)
-
-    def _end_repeating(self, name: str) -> None:
-        if name in self._repeating:
-            self._repeating[name].reschedule(self._clock.monotonic_s())
+        await self._under_way.finished(name)
 
     def status(self) -> DispatcherStatus:
         """Return the counts."""
         states = self._outcomes.states()
-        return DispatcherStatus(self.egress, sum(states.values()), len(self._in_flight), states)
+        return DispatcherStatus(self.egress, sum(states.values()), len(self._under_way), states)
 
     def _stretched(self, factors: Mapping[int, float]) -> None:
         """Take note that due times have moved."""
@@ -235,12 +222,12 @@ class Dispatcher:
                 await self._slots.acquire()
             grant = await self._grant()
             due = None if grant is None else self._schedule.take(self._clock.monotonic_s())
-            if due is not None and due.account.name in self._in_flight:
+            if due is not None and due.account.name in self._under_way:
                 # It was forbidden and allowed again under way: one poll of an account at a time.
                 self._schedule.done(due.account.name, self._clock.monotonic_s())
                 due = None
             if grant is not None and due is not None:
-                self._in_flight.add(due.account.name)
+                self._under_way.begin(due.account.name)
                 tasks.create_task(self._poll(due, grant), name=f"poll of {due.account.name}")
                 continue
             self._slots.release()
@@ -299,9 +286,7 @@ class Dispatcher:
                 )
             self._metrics.polls.labels(self.egress, "bug", Scope.POLL).inc()
         finally:
-            self._in_flight.discard(account.name)
-            self._landed.set()
-            self._landed = asyncio.Event()
+            self._under_way.end(account.name)
             self._slots.release()
             now_s = self._clock.monotonic_s()
             self._schedule.done(account.name, now_s, not_before_s=now_s + hold_s if hold_s else 0.0)
@@ -360,16 +345,14 @@ class Dispatcher:
 
     async def _again(self, account: Account, reason: str, spent: list[int]) -> Answer | None:
         """Send once more; ``None`` if the address fell silent meanwhile, or somebody waits for the end."""
-        if self._stopped or account.name in self._leaving:
+        if self._stopped or self._under_way.is_leaving(account.name):
             return None
         try:
             # Others may leave us no weight for a long time: a reload must not wait for that.
-            async with asyncio.timeout(None) as self._repeating[account.name]:
+            async with self._under_way.repeating(account.name):
                 grant = await self._budget.acquire(WEIGHT)
         except TimeoutError:
             return None
-        finally:
-            self._repeating.pop(account.name, None)
         if grant is None:
             return None
         self._metrics.retries.labels(reason).inc()
@@ -395,7 +378,7 @@ class Dispatcher:
 
     def _sockets_left_s(self) -> float:
         # Every poll ends by itself, sooner or later; while all are under way there is nothing but to wait.
-        return math.inf if len(self._in_flight) >= IN_FLIGHT_AT_MOST else 0.0
+        return math.inf if len(self._under_way) >= IN_FLIGHT_AT_MOST else 0.0
 
     def _spread(self, cause: str) -> None:
         moved = self._schedule.respread(self._clock.monotonic_s())

@@ -54,6 +54,7 @@ LAYERS = [
         "sinks",
         "spells",
         "turning",
+        "under_way",
     },
     {"otlp"},
     {"locks", "secrets", "units"},
