@@ -12,6 +12,7 @@ writer builds plain dictionaries, which is ten times faster, and a test holds th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -151,8 +152,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class _Published(BaseModel):
-    # Readers must tolerate fields that a later version adds, so more is allowed.
-    model_config = ConfigDict(frozen=True, extra="allow")
+    # Readers must tolerate fields that a later version adds, so more is allowed. Built when somebody reads: a
+    # daemon only writes, and starts sooner.
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
 
 class BalanceEntry(_Published):
@@ -214,9 +216,9 @@ class StatusRecord(_Published):
     since: Instant
 
 
-_ANY_RECORD: TypeAdapter[SnapshotRecord | StatusRecord] = TypeAdapter(
-    Annotated[SnapshotRecord | StatusRecord, Field(discriminator="schema_")]
-)
+@functools.cache
+def _any_record() -> TypeAdapter[SnapshotRecord | StatusRecord]:
+    return TypeAdapter(Annotated[SnapshotRecord | StatusRecord, Field(discriminator="schema_")])
 
 
 def read_record(payload: bytes | str) -> SnapshotRecord | StatusRecord:
@@ -225,12 +227,12 @@ def read_record(payload: bytes | str) -> SnapshotRecord | StatusRecord:
     Raises:
         pydantic.ValidationError: it does not have the published shape.
     """
-    return _ANY_RECORD.validate_json(payload)
+    return _any_record().validate_json(payload)
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a record, either kind."""
-    schema = _ANY_RECORD.json_schema(by_alias=True)
+    schema = _any_record().json_schema(by_alias=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "poller record",

@@ -35,11 +35,12 @@ def run(chosen: argparse.Namespace) -> None:
     """Start each kind several times in turn, and print the medians of its parts."""
     cases = [
         Case("HMAC keys, a new outbox", "hmac", 0, is_serving=False),
+        Case(f"HMAC keys, server, {chosen.backlog} records wait", "hmac", chosen.backlog, is_serving=True),
         Case(
             f"all kinds of keys, server, {chosen.backlog} records wait",
             "hmac,rsa,ed25519",
             chosen.backlog,
-            True,
+            is_serving=True,
         ),
     ]
     times: dict[Case, list[dict[str, tuple[float, float]]]] = {case: [] for case in cases}

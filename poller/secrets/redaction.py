@@ -18,6 +18,7 @@ _INSIDE = r"[^\s\"'`\\:@/?&=,;()\[\]{}<>]"
 _TOKEN = re.compile(f"(?<!{_INSIDE}){_INSIDE}{{8,11}}(?!{_INSIDE})")
 _REST = re.compile(r"[A-Za-z0-9+/=_\-]*")
 _SIGNATURE = re.compile(r"(signature=)[A-Za-z0-9%+/=_.~\-]+", re.IGNORECASE)
+_KEY_LIKE = re.compile(r"[A-Za-z0-9+=]{40,}")
 _PEM_BOUNDARY = "-----"
 
 # Not the texts but their hashes, which Python salts anew in every process: to hide a secret is no
@@ -98,7 +99,8 @@ def _remember_url(text: str) -> None:
 
 
 def _remember_part(text: str) -> None:
-    for form in {text, quote(text, safe="", errors="surrogatepass")}:
+    is_plain = text.isascii() and text.isalnum()  # as API keys are: it is quoted as itself
+    for form in {text} if is_plain else {text, quote(text, safe="", errors="surrogatepass")}:
         if len(form) >= _PIECE:
             _pieces.update(hash(form[at : at + _PIECE]) for at in range(0, len(form) - _PIECE + 1, _PIECE))
             _pieces.add(hash(form[-_PIECE:]))
@@ -115,4 +117,4 @@ def may_be_secret(text: str) -> bool:
 
     The exchange's keys are 64 letters and digits.
     """
-    return "-----BEGIN" in text or re.fullmatch(r"[A-Za-z0-9+=]{40,}", text) is not None
+    return "-----BEGIN" in text or _KEY_LIKE.fullmatch(text) is not None

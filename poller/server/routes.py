@@ -79,7 +79,7 @@ class Routes:
         self._history = history
         self._balances = balances
         self._is_alive = is_alive
-        self._files = read_page()
+        self._files = worker.begin(read_page)  # beside the first polls, not before them
         self.paths: dict[str, Handler] = {
             "/": self._index,
             "/account/{name}": self._index,
@@ -117,16 +117,18 @@ class Routes:
         raise Refused(404, "there is nothing here; /api/openapi.json lists what there is")
 
     async def _index(self, asked: Asked) -> web.StreamResponse:
-        return self._file(asked, INDEX)
+        return await self._file(asked, INDEX)
 
     async def _static(self, asked: Asked) -> web.StreamResponse:
-        return self._file(asked, asked.names[0])
+        return await self._file(asked, asked.names[0])
 
     async def _icon(self, asked: Asked) -> web.StreamResponse:
-        return self._file(asked, ICON)
+        return await self._file(asked, ICON)
 
-    def _file(self, asked: Asked, name: str) -> web.StreamResponse:
-        file: PageFile | None = self._files.get(name)
+    async def _file(self, asked: Asked, name: str) -> web.StreamResponse:
+        # Whoever hangs up while it is read leaves it to the others who wait.
+        files = await asyncio.shield(asyncio.wrap_future(self._files))
+        file: PageFile | None = files.get(name)
         if file is None:
             raise Refused(404, "the page has no such file")
         return send_file(asked.request, file)

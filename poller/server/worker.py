@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar, TypeVarTuple
 
 _THREADS: Final = 2
@@ -22,6 +22,10 @@ class Worker:
     async def run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Return what the function returns."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def begin(self, work: Callable[[], T]) -> Future[T]:
+        """Begin what nobody waits for yet."""
+        return self._threads.submit(work)
 
     def close(self) -> None:
         """End the threads; what has not begun yet does not begin."""

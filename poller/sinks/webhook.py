@@ -98,7 +98,8 @@ class WebhookSink:
         Raises:
             SinkBroken: a file for TLS cannot be used.
         """
-        tls = ssl_context(self._options)
+        # To load the authorities takes 40 ms and more.
+        tls = await asyncio.to_thread(ssl_context, self._options)
         await self.close()
         url = parse_endpoint(self._options.url.reveal())
         peers = Peers(host_of(url), self._options.allow_private)

@@ -36,10 +36,10 @@ class CredentialBackEnd(BackEnd):
             raise SecretUnreadable(f"{VARIABLE} is not set: systemd gave this process no credentials", remedy)
         if not Path(place).is_absolute():
             raise SecretUnreadable(f"{VARIABLE} is no absolute path", "let systemd set it")
-        return read_file(Path(place) / name, _refuse_unsafe, if_missing=remedy)
+        return read_file(str(Path(place) / name), _refuse_unsafe, if_missing=remedy)
 
 
-def _refuse_unsafe(status: os.stat_result, path: Path) -> None:
+def _refuse_unsafe(status: os.stat_result, path: str) -> None:
     """Raise unless the file is ours or root's, nobody else's to write, and not everybody's to read.
 
     The group may read it: the mode shows an access list so, by which systemd lets the service's user in,

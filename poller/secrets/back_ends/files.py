@@ -28,10 +28,11 @@ class FileBackEnd(BackEnd):
 
     def read(self, name: str, directory: Path) -> str:
         """Return what is in the file."""
-        return read_file(directory / name, refuse_unsafe)
+        # Not by way of a path object: thousands of accounts have two of these each, and wait for it at every start.
+        return read_file(os.path.join(directory, name), refuse_unsafe)  # noqa: PTH118
 
 
-def read_file(path: Path, refuse: Callable[[os.stat_result, Path], None], *, if_missing: str = "") -> str:
+def read_file(path: str, refuse: Callable[[os.stat_result, str], None], *, if_missing: str = "") -> str:
     """Return what is in a file.
 
     Args:
@@ -72,7 +73,7 @@ def read_file(path: Path, refuse: Callable[[os.stat_result, Path], None], *, if_
         raise SecretUnreadable(f"file {quoted(path)} is not UTF-8 text") from None
 
 
-def refuse_unsafe(status: os.stat_result, path: Path) -> None:
+def refuse_unsafe(status: os.stat_result, path: str) -> None:
     """Raise ``SecretUnreadable`` unless only we (or root) can read the file."""
     ours = os.geteuid()
     if status.st_uid not in {ours, 0}:
@@ -89,9 +90,9 @@ def refuse_unsafe(status: os.stat_result, path: Path) -> None:
         )
 
 
-def quoted(path: Path) -> str:
+def quoted(path: str) -> str:
     """Return a path as a shell takes it, for messages."""
-    return shlex.quote(str(path))
+    return shlex.quote(path)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -127,7 +127,7 @@ def _token(environment: Mapping[str, str]) -> Secret:
     if path:
         if not Path(path).is_absolute():
             raise SecretUnreadable("VAULT_TOKEN_FILE is no absolute path", "write one")
-        token = read_file(Path(path), refuse_unsafe, if_missing="VAULT_TOKEN_FILE names it").strip()
+        token = read_file(path, refuse_unsafe, if_missing="VAULT_TOKEN_FILE names it").strip()
     if not token:
         raise SecretUnreadable(
             "there is no token for Vault",
