@@ -25,6 +25,7 @@ from poller.commands.command_line import (
     examples,
     exit_with,
     reports_errors,
+    starts_or_reports_errors,
 )
 from poller.commands.completion import complete_kinds, completion
 from poller.commands.doctor import doctor
@@ -68,7 +69,7 @@ def main() -> None:
 @click.option(
     "--log-format", type=click.Choice(["auto", "text", "json"]), help="Instead of the configured one."
 )
-@reports_errors
+@starts_or_reports_errors
 def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     """Run the daemon until SIGTERM or Ctrl-C.
 
@@ -96,7 +97,7 @@ def run(path: Path, log_level: str | None, log_format: str | None) -> None:
     metavar="SECONDS",
     help="Give up on what was not polled by then.",
 )
-@reports_errors
+@starts_or_reports_errors
 def once(*, path: Path, as_json: bool, timeout_s: float) -> None:
     """Poll every account once and show what it holds; write and deliver nothing.
 

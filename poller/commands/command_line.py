@@ -48,8 +48,14 @@ config_option = click.option(
 )
 
 
-def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a user's mistake into a message and an exit code, never a traceback."""
+def reports_errors(
+    command: Callable[..., None], *, then: str = "correct the configuration"
+) -> Callable[..., None]:
+    """Turn a user's mistake into a message and an exit code, never a traceback.
+
+    Args:
+        then: said after how many problems the configuration has.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -59,7 +65,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             for problem in error.problems:
                 click.echo(f"error: {problem}", err=True)
             count = len(error.problems)
-            exit_with(USAGE, f"{count} problem{'s' if count > 1 else ''}; nothing was started")
+            exit_with(USAGE, f"{count} problem{'s' if count > 1 else ''}; {then}")
         except (OutboxLocked, EgressLocked) as error:
             exit_with(LOCKED, f"error: {error}")
         except SinkNotOpened as error:
@@ -71,6 +77,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(OK)
 
     return wrapped
+
+
+def starts_or_reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn a mistake into a message, as ``reports_errors``, of a command that polls if there is none."""
+    return reports_errors(command, then="nothing was started")
 
 
 def exit_with(code: int, message: str) -> Never:

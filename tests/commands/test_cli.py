@@ -143,7 +143,7 @@ def test_all_problems_of_a_configuration_are_told_at_once(tmp_path: Path) -> Non
     assert f"error: {path}:5: accounts.alice.intervall: unknown key 'intervall'" in err
     assert "did you mean 'interval'?" in err
     assert f"error: {path}:6: accounts.alice.interval" in err
-    assert err.endswith("2 problems; nothing was started\n")
+    assert err.endswith("2 problems; correct the configuration\n")
 
 
 def test_an_option_of_the_simulator_that_makes_no_sense_is_a_mistake() -> None:

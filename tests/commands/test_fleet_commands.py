@@ -207,6 +207,52 @@ def test_status_works_while_somebody_edits_the_configuration(config: Path) -> No
     assert "outbox.path" in result.stderr
 
 
+LOOKING: list[tuple[str, ...]] = [
+    ("status",),
+    ("explain", "treasury"),
+    ("balances",),
+    ("history", "treasury"),
+    ("outbox", "ls"),
+    ("reload",),
+]
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "text", [None, "accounts: [1", "outbox: {path: 5}\n"], ids=["missing", "cut", "wrong"]
+)
+def test_a_broken_configuration_is_named_and_nobody_speaks_of_starting(
+    config: Path, command: tuple[str, ...], text: str | None
+) -> None:
+    config.unlink()
+    if text is not None:
+        config.write_text(text)
+    result = invoke(config, *command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {config}:")
+    assert re.search(r"\n[12] problems?; correct the configuration\n\Z", result.stderr)
+
+
+def test_balances_without_a_daemon_and_an_outbox_say_what_makes_one(config: Path) -> None:
+    result = invoke(config, "balances")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"error: {config.parent}/data/outbox.db: there is no outbox yet; 'poller run' makes it\n"
+    )
+
+
+def test_history_without_its_file_says_who_makes_it(config: Path) -> None:
+    result = invoke(config, "history", "treasury")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {config.parent}/data/history.db")
+
+
+@pytest.mark.parametrize("command", ["run", "once"])
+def test_what_would_have_polled_says_that_nothing_was_started(config: Path, command: str) -> None:
+    config.write_text("accounts: [1")
+    assert invoke(config, command).stderr.endswith("\n1 problem; nothing was started\n")
+
+
 def test_a_daemon_of_another_version_says_so(config: Path) -> None:
     with serving(config.parent, {}):
         result = invoke(config, "status")

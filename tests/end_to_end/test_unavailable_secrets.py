@@ -64,7 +64,7 @@ def test_a_check_tells_an_outage_from_a_mistake(tmp_path: Path, vault: VaultStan
     vault.denied.add("sim-0001")
     code, _, err = command(tmp_path, "check")
     assert code == 2
-    assert err.endswith("2 problems; nothing was started\n")
+    assert err.endswith("2 problems; correct the configuration\n")
 
 
 def test_a_check_of_keys_goes_on_without_those_that_cannot_be_had(
