@@ -6,9 +6,12 @@ and nothing here is a secret. ``Overview`` is what hands them out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
+
+SLICE: Final = 100  # accounts that are looked at in one go: a few milliseconds, in which nothing else goes on
 
 AccountState = Literal["ok", "stale", "quarantined", "keyless"]
 """``keyless``: the place where the account's key is kept cannot be reached, so nobody can ask about it."""
@@ -346,14 +349,22 @@ class Overview(Protocol):
         """Return the whole at a glance."""
         ...
 
-    def accounts(self, *, after: int = 0) -> tuple[int, Sequence[AccountSummary]]:
-        """Return accounts about which something changed, and the number to ask with the next time.
+    def at(self) -> str:
+        """Return what time it is by the daemon's clock, as ``Status.at`` does."""
+        ...
+
+    def changed(self, *, after: int = 0) -> tuple[int, Sequence[str]]:
+        """Return the number to ask with the next time, and the names of accounts about which something changed.
 
         Args:
             after: the number that was returned before; 0 gives every account.
 
-        Removed accounts are not among them: see ``names``.
+        Removed accounts may be among them: see ``names``.
         """
+        ...
+
+    def summaries(self, names: Sequence[str]) -> Sequence[AccountSummary]:
+        """Return those of the named accounts that there are, as they are now. See ``in_slices``."""
         ...
 
     def names(self) -> Sequence[str]:
@@ -375,3 +386,10 @@ class Overview(Protocol):
     def happenings(self, *, after: int = 0) -> Sequence[Happening]:
         """Return what happened after that number, oldest first; at most the last 500."""
         ...
+
+
+async def in_slices(overview: Overview, names: Sequence[str]) -> AsyncIterator[Sequence[AccountSummary]]:
+    """Yield the named accounts in parts, and let the event loop do what else there is to do in between."""
+    for start in range(0, len(names), SLICE):
+        yield overview.summaries(names[start : start + SLICE])
+        await asyncio.sleep(0)

@@ -92,6 +92,10 @@ class Report:
 
     # The whole ------------------------------------------------------------------------------------
 
+    def at(self) -> str:
+        """Return what time it is by the daemon's clock."""
+        return rfc3339(self._clock.utc_ns())
+
     def status(self) -> Status:
         """Return the whole at a glance."""
         states: Counter[str] = Counter({"ok": 0, "stale": 0, "quarantined": 0, "keyless": 0})
@@ -111,7 +115,7 @@ class Report:
         accounts = states.total()
         return Status(
             version=__version__,
-            at=rfc3339(self._clock.utc_ns()),
+            at=self.at(),
             started_at=rfc3339(self._started_ns),
             accounts=accounts,
             states=dict(states),
@@ -165,13 +169,15 @@ class Report:
         """Return the names of all accounts, in the configuration's order."""
         return list(self._config.accounts)
 
-    def accounts(self, *, after: int = 0) -> tuple[int, Sequence[AccountSummary]]:
-        """Return accounts about which something changed since that number, and the number to ask with next."""
-        names = self._parts.observations.changed(after) if after else self._config.accounts
-        found = [(name, self._egress_of(name)) for name in names]
-        return self._parts.observations.number, [
-            self._summary(name, egress) for name, egress in found if egress is not None
-        ]
+    def changed(self, *, after: int = 0) -> tuple[int, Sequence[str]]:
+        """Return the number to ask with next, and the accounts about which something changed since that one."""
+        observations = self._parts.observations
+        return observations.number, observations.changed(after) if after else list(self._config.accounts)
+
+    def summaries(self, names: Sequence[str]) -> Sequence[AccountSummary]:
+        """Return those of the named accounts that there are, as they are now."""
+        found = ((name, self._egress_of(name)) for name in names)
+        return [self._summary(name, egress) for name, egress in found if egress is not None]
 
     def account(self, name: str) -> AccountDetail | None:
         """Return one account, whole; ``None`` if there is none of that name."""

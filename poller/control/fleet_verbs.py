@@ -7,11 +7,14 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from poller.clock import rfc3339
 from poller.control.verbs import Verb
+from poller.control.wire import as_json
 from poller.outbox import Outbox, tables
 from poller.outbox.codec import describe_baseline
-from poller.overview import AccountDetail, Happening, Overview
+from poller.overview import AccountDetail, Happening, Overview, in_slices
 
 NAMED_ACCOUNTS = 20  # in a message; a fleet may have thousands
 
@@ -46,13 +49,12 @@ class _FleetVerbs:
 
     async def accounts(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The accounts about which something changed after a number, the next number, and all names."""
-        number, accounts = self._overview.accounts(after=_number(arguments))
-        return {
-            "number": number,
-            "at": self._overview.status().at,
-            "names": list(self._overview.names()),
-            "accounts": list(accounts),
-        }
+        number, changed = self._overview.changed(after=_number(arguments))
+        names, at = list(self._overview.names()), self._overview.at()
+        # Encoded part by part as well; what changes meanwhile comes again with the next question.
+        parts = [orjson.dumps(part, default=as_json) async for part in in_slices(self._overview, changed)]
+        accounts = b"[%s]" % b",".join(inner for part in parts if (inner := part[1:-1]))
+        return {"number": number, "at": at, "names": names, "accounts": orjson.Fragment(accounts)}
 
     async def explain(self, arguments: Mapping[str, Any]) -> AccountDetail:
         """One account, whole."""

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from poller.control.verbs import Verb
-from poller.control.wire import LONGEST_REQUEST_BYTES, VERSION, Request, reachable
+from poller.control.wire import LONGEST_REQUEST_BYTES, VERSION, Request, as_json, reachable
 from poller.errors import OutboxError
 from poller.secrets import redact
 
@@ -91,7 +91,7 @@ class Serving:
         try:
             answer = await self._answer(reader)
             if answer is not None:
-                writer.write(orjson.dumps(answer, default=_as_json) + b"\n")
+                writer.write(orjson.dumps(answer, default=as_json) + b"\n")
                 async with asyncio.timeout(PATIENCE_S):
                     await writer.drain()
                     writer.close()
@@ -129,15 +129,6 @@ class Serving:
         if verb is None:
             raise ValueError(f"unknown verb; known: {', '.join(sorted(self._verbs))}")
         return await verb(request.arguments)
-
-
-def _as_json(value: object) -> dict[Any, Any] | list[Any]:
-    """Turn what a document may be made of, and orjson does not know, into what it knows."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence):
-        return list(value)
-    raise TypeError(f"a {type(value).__name__} is no part of a document")
 
 
 def _is_ours(writer: asyncio.StreamWriter) -> bool:

@@ -1,9 +1,9 @@
-"""The socket of the door: where it is, how long its name may be, what a line may hold."""
+"""The socket of the door: where it is, how long its name may be, what a line may hold and is made of."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -50,3 +50,12 @@ def reachable(path: Path) -> Iterator[str]:
         yield short
     finally:
         os.close(handle)
+
+
+def as_json(value: object) -> dict[Any, Any] | list[Any]:
+    """Turn what a document may be made of, and orjson does not know, into what it knows."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"a {type(value).__name__} is no part of a document")

@@ -1,4 +1,4 @@
-"""What those who listen are told, as bytes of the event stream: everything at first, then what changed. Pure.
+"""What those who listen are told, as bytes of the event stream: everything at first, then what changed.
 
 Each event is encoded once, however many listen.
 """
@@ -7,26 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
-from poller.overview import AccountSummary, EgressSeen, Happening, Overview, SinkSeen, Status
+from poller.overview import SLICE, EgressSeen, Happening, Overview, SinkSeen, Status
 from poller.server.answers import dumps
-
-CHUNK: Final = 500  # accounts in one event: more would keep everybody waiting while they are encoded
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What there was to see at one moment.
+    """What there was to see at one moment, but for the accounts: of those, which are to be looked at.
 
     Attributes:
         number: of the accounts' state.
-        changed: accounts that changed since the number that was asked with.
+        changed: names of accounts that changed since the number that was asked with.
         happenings: after the number that was asked with.
     """
 
     number: int
-    changed: Sequence[AccountSummary]
+    changed: Sequence[str]
     names: Sequence[str]
     egress: Sequence[EgressSeen]
     sinks: Sequence[SinkSeen]
@@ -47,8 +44,8 @@ class Told:
 
 
 def take_sample(overview: Overview, told: Told) -> Sample:
-    """Look at everything once, for a delta to what was told."""
-    number, changed = overview.accounts(after=told.number)
+    """Look once, for a delta to what was told."""
+    number, changed = overview.changed(after=told.number)
     return Sample(
         number=number,
         changed=changed,
@@ -63,13 +60,17 @@ def take_sample(overview: Overview, told: Told) -> Sample:
 class Delta:
     """The events that lead from what was told to a sample. Iterating yields them, encoded, one at a time.
 
+    Accounts are looked at when their event is asked for, a few at a time. One that changes after the sample was
+    taken is told as it is then, and once more with the next sample: nothing is lost between them.
+
     Attributes:
         told: what has been told once all of them are sent.
     """
 
-    def __init__(self, told: Told, sample: Sample) -> None:
+    def __init__(self, told: Told, sample: Sample, overview: Overview) -> None:
         self._before = told
         self._sample = sample
+        self._overview = overview
         self._egress = dumps(sample.egress)
         self._sinks = dumps(sample.sinks)
         # Its time differs every time; whoever knows the rest can go on counting.
@@ -84,25 +85,26 @@ class Delta:
     def state(self) -> Iterator[bytes]:
         """Yield the events without the happenings."""
         sample, before = self._sample, self._before
-        names = None if self.told.names == before.names else sample.names
-        yield from fleet_events(sample.number, sample.status.at, names, sample.changed)
+        # The accounts last: meanwhile time goes on, and what is told must not be younger than what follows.
         if self._egress != before.egress:
             yield event("egress", self._egress)
         if self._sinks != before.sinks:
             yield event("sinks", self._sinks)
         if self._status != before.status:
             yield event("status", dumps(sample.status))
+        names = None if self.told.names == before.names else sample.names
+        yield from fleet_events(self._overview, sample.number, names, sample.changed)
 
 
 def fleet_events(
-    number: int, at: str, names: Sequence[str] | None, accounts: Sequence[AccountSummary]
+    overview: Overview, number: int, names: Sequence[str] | None, changed: Sequence[str]
 ) -> Iterator[bytes]:
     """Yield accounts in parts that are small enough; the list of names, if there is one, with the first."""
-    for start in range(0, len(accounts), CHUNK) or ([0] if names is not None else []):
-        document: dict[str, object] = {"number": number, "at": at}
+    for start in range(0, len(changed), SLICE) or ([0] if names is not None else []):
+        document: dict[str, object] = {"number": number, "at": overview.at()}
         if names is not None and start == 0:
             document["names"] = names
-        document["accounts"] = accounts[start : start + CHUNK]
+        document["accounts"] = overview.summaries(changed[start : start + SLICE])
         yield event("fleet", dumps(document))
 
 

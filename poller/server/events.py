@@ -151,15 +151,16 @@ class Hub:
     async def _tell(self) -> None:
         known = [subscriber for subscriber in self._subscribers if not subscriber.is_new]
         new = [subscriber for subscriber in self._subscribers if subscriber.is_new]
-        # Everything is looked at before the first wait: both groups are told of the same moment.
+        # Which accounts are to be told is known before the first wait: both groups are told of the same moment.
         self.samples += 1
         told = self._told if known else Told(happening=self._last_happening())
         sample = take_sample(self._overview, told)
-        delta = Delta(told, sample)
+        delta = Delta(told, sample, self._overview)
         self._told = delta.told
         whole = delta
         if new and known:
-            whole = Delta(Told(), replace(sample, changed=self._overview.accounts()[1]))
+            _, everybody = self._overview.changed()
+            whole = Delta(Told(), replace(sample, changed=everybody), self._overview)
         missed = {subscriber: self._missed(subscriber, delta.told.happening) for subscriber in new}
         if known:
             await self._put(known, delta)

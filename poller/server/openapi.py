@@ -199,7 +199,7 @@ OPERATIONS: Final = (
     ),
     _Operation(
         "/api/events",
-        "All of this as server-sent events: 'hello', then 'fleet', 'egress', 'sinks' and 'status' with "
+        "All of this as server-sent events: 'hello', then 'egress', 'sinks', 'status' and 'fleet' with "
         "everything, then each with what changed; and each 'happening' under its number as id.",
         _STRING,
         "text/event-stream",

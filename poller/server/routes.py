@@ -10,9 +10,9 @@ from typing import Final, TypeVar, cast
 
 from aiohttp import web
 
-from poller.overview import AccountDetail, BalanceSeen, HistoryPoint, Overview
+from poller.overview import AccountDetail, BalanceSeen, HistoryPoint, Overview, in_slices
 from poller.server import queries
-from poller.server.answers import JSON, TEXT, Refused, dumps, json_answer, respond
+from poller.server.answers import JSON, TEXT, Refused, dumped, dumps, json_answer, respond
 from poller.server.connections import Connection
 from poller.server.events import Hub, stream
 from poller.server.exposition import Exposition
@@ -157,12 +157,12 @@ class Routes:
 
     async def _accounts(self, asked: Asked) -> web.StreamResponse:
         query = queries.read_account_query(asked.fields)
-        _, accounts = self._overview.accounts()
-        names, at = self._overview.names(), self._overview.status().at
+        names, at = self._overview.names(), self._overview.at()
+        accounts = [one async for part in in_slices(self._overview, names) for one in part]
 
         def document() -> bytes:
             total, selected = queries.select(accounts, names, query)
-            return dumps(Accounts(at, total, selected))
+            return dumps(Accounts(at, total, dumped(selected)))
 
         # Ten thousand accounts take some ten milliseconds to sort; polls go on meanwhile.
         return respond(await self._worker.run(document), JSON)

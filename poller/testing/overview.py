@@ -88,6 +88,10 @@ class InMemoryOverview:
         self._happenings.append(happening)
         return happening
 
+    def accounts(self) -> Sequence[AccountSummary]:
+        """Return every account as it was put."""
+        return [account for _, account in self._accounts.values()]
+
     # ---- what it hands out
 
     def status(self) -> Status:
@@ -95,10 +99,20 @@ class InMemoryOverview:
         self._count("status")
         return replace(self._status, accounts=len(self._accounts))
 
-    def accounts(self, *, after: int = 0) -> tuple[int, Sequence[AccountSummary]]:
-        """Return what changed."""
-        self._count("accounts")
-        return self._number, [account for number, account in self._accounts.values() if number > after]
+    def at(self) -> str:
+        """Return the time."""
+        self._count("at")
+        return self._status.at
+
+    def changed(self, *, after: int = 0) -> tuple[int, Sequence[str]]:
+        """Return the names of what changed."""
+        self._count("changed")
+        return self._number, [name for name, (number, _) in self._accounts.items() if number > after]
+
+    def summaries(self, names: Sequence[str]) -> Sequence[AccountSummary]:
+        """Return those of the named accounts that there are."""
+        self._count("summaries")
+        return [self._accounts[name][1] for name in names if name in self._accounts]
 
     def names(self) -> Sequence[str]:
         """Return the names."""

@@ -156,9 +156,14 @@ class FixedOverview:
             discoveries=self._discoveries,
         )
 
-    def accounts(self, *, after: int = 0) -> tuple[int, Sequence[AccountSummary]]:
-        changed = [account for number, account in self._accounts.values() if number > after]
-        return self._number, changed
+    def at(self) -> str:
+        return AT
+
+    def changed(self, *, after: int = 0) -> tuple[int, Sequence[str]]:
+        return self._number, [name for name, (number, _) in self._accounts.items() if number > after]
+
+    def summaries(self, names: Sequence[str]) -> Sequence[AccountSummary]:
+        return [self._accounts[name][1] for name in names if name in self._accounts]
 
     def names(self) -> Sequence[str]:
         return list(self._accounts)
@@ -256,7 +261,7 @@ def desk() -> FixedOverview:
         ],
     )
     fleet.details["sub-001"] = replace(
-        detail(fleet.accounts()[1][1]),
+        detail(*fleet.summaries(["sub-001"])),
         polls=[
             PollSeen(
                 "2026-01-01T11:25:00.000000Z",

@@ -216,10 +216,9 @@ def view(fleet: FixedOverview) -> View:
 
 
 def take(made: View, fleet: FixedOverview) -> None:
-    number, accounts = fleet.accounts(after=made.number)
-    made.take_accounts(
-        {"number": number, "at": AT, "names": fleet.names(), "accounts": [asdict(one) for one in accounts]}
-    )
+    number, changed = fleet.changed(after=made.number)
+    accounts = [asdict(one) for one in fleet.summaries(changed)]
+    made.take_accounts({"number": number, "at": AT, "names": fleet.names(), "accounts": accounts})
 
 
 def drawn(made: View, width: int = 80, height: int = 24) -> list[str]:

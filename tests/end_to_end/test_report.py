@@ -31,7 +31,7 @@ async def test_a_fleet_that_is_well(tmp_path: Path) -> None:
         assert status.configuration.path == str(daemon.file)
         assert status.unvalued == 0
         assert see.names() == [f"sim-000{n}" for n in range(1, 9)]
-        _, accounts = see.accounts()
+        accounts = see.summaries(see.names())
         values = [Decimal(account.total_btc or "NaN") for account in accounts]
         assert sum(values) == Decimal(status.total_btc)
         assert [account.account for account in accounts] == see.names()
@@ -71,16 +71,17 @@ async def test_an_account_is_shown_as_the_exchange_has_it(tmp_path: Path) -> Non
 async def test_only_what_changed_is_handed_out_again(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon:
         see = overview(daemon)
-        number, accounts = see.accounts()
-        assert len(accounts) == 8
+        number, everybody = see.changed()
+        assert everybody == see.names()
         await daemon.polled_again("sim-0001")
-        later, changed = see.accounts(after=number)
+        later, changed = see.changed(after=number)
         assert later > number
-        assert "sim-0001" in {account.account for account in changed}
+        assert "sim-0001" in changed
         daemon.remove("sim-0008")
         await daemon.app.reload()
         assert "sim-0008" not in see.names()
-        assert "sim-0008" not in {account.account for account in see.accounts()[1]}
+        assert "sim-0008" not in see.changed()[1]
+        assert [one.account for one in see.summaries(["sim-0008", "sim-0007"])] == ["sim-0007"]
 
 
 async def test_trouble_is_seen_where_it_is(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def main() -> None:
     chance = random.Random(1)
     while True:
         time.sleep(1)
-        _, accounts = fleet.accounts()
+        accounts = fleet.accounts()
         polled = [
             replace(one, good_at=text_of(datetime.now(UTC)))
             for one in chance.sample(accounts, 80)

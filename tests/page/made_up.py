@@ -210,9 +210,21 @@ class MadeUpFleet:
         }
         return Status(**(values | self.status_fields))
 
-    def accounts(self, *, after: int = 0) -> tuple[int, Sequence[AccountSummary]]:
+    def accounts(self) -> Sequence[AccountSummary]:
+        """Return every account as it was put."""
         with self._lock:
-            return self._number, [account for number, account in self._accounts.values() if number > after]
+            return [account for _, account in self._accounts.values()]
+
+    def at(self) -> str:
+        return text_of(datetime.now(UTC))
+
+    def changed(self, *, after: int = 0) -> tuple[int, Sequence[str]]:
+        with self._lock:
+            return self._number, [name for name, (number, _) in self._accounts.items() if number > after]
+
+    def summaries(self, names: Sequence[str]) -> Sequence[AccountSummary]:
+        with self._lock:
+            return [self._accounts[name][1] for name in names if name in self._accounts]
 
     def names(self) -> Sequence[str]:
         with self._lock:

@@ -151,7 +151,7 @@ def portrait(fleet: MadeUpFleet, name: str) -> None:
     """One account with everything that its page shows."""
     chance = random.Random(11)
     now = datetime.now(UTC)
-    [one] = [each for each in fleet.accounts()[1] if each.account == name]
+    [one] = [each for each in fleet.accounts() if each.account == name]
     balances = []
     for asset, price in (*HELD, ("DOGE", 0.0000016), ("ADA", 0.0000061), ("LTC", 0.00089), ("AVAX", 0.00021)):
         worth = math.exp(chance.gauss(-0.4, 1.2))

@@ -193,7 +193,7 @@ def test_five_thousand_accounts_need_few_elements_and_scrolling_shows_the_right_
         # A tenth of the fleet changes at once: the place stays, what is seen is new.
         shown = on_screen(page)["shown"]
         middle = shown[len(shown) // 2]
-        fleet.put(*(replace(one, total_btc="0.125") for one in fleet.accounts()[1][2300:2800]))
+        fleet.put(*(replace(one, total_btc="0.125") for one in fleet.accounts()[2300:2800]))
         until(
             page,
             lambda: page.locator(f"[title='{middle}']").locator("../..").locator("[title='0.125']").count(),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.server.deltas import CHUNK, Delta, Told, fleet_events, take_sample
+from poller.overview import SLICE, AccountSummary
+from poller.server.deltas import Delta, Told, fleet_events, take_sample
 from poller.server.events import COMMENT, Hub, Subscriber, stream
 from poller.server.settings import ServerSettings
 from poller.testing.overview import InMemoryOverview, account_summary, egress_seen, sink_seen
@@ -22,6 +25,7 @@ from tests.server.conftest import Client, until
 
 Serve = Callable[..., Awaitable[Client]]
 SETTINGS = ServerSettings()
+PARTS = 5  # of a fleet that is told in more than one
 
 
 @dataclass
@@ -77,7 +81,7 @@ class Reader:
 
     def knows(self, overview: InMemoryOverview) -> bool:
         """Whether it has the whole picture."""
-        shown = orjson.loads(orjson.dumps(overview.accounts()[1]))
+        shown = orjson.loads(orjson.dumps(overview.accounts()))
         return (
             self.names == overview.names()
             and self.accounts == {account["account"]: account for account in shown}
@@ -169,12 +173,12 @@ async def test_while_nobody_listens_nothing_is_looked_at() -> None:
 
 
 async def test_a_reader_is_told_everything_at_first_in_parts() -> None:
-    overview = fleet(1_234)
+    overview = fleet(234)
     async with listening(overview) as found:
         reader = found.listen()
         await asyncio.sleep(0.5)
         events = reader.take()
-    assert names(events) == ["hello", "fleet", "fleet", "fleet", "egress", "sinks", "status"]
+    assert names(events) == ["hello", "egress", "sinks", "status", "fleet", "fleet", "fleet"]
     status = overview.status()
     assert events[0].data == {
         "version": status.version,
@@ -182,19 +186,19 @@ async def test_a_reader_is_told_everything_at_first_in_parts() -> None:
         "started_at": status.started_at,
         "interval_s": 1.0,
     }
-    assert [len(event.data["accounts"]) for event in events[1:4]] == [500, 500, 234]
-    assert [sorted(event.data) for event in events[1:4]] == [
+    assert [len(event.data["accounts"]) for event in events[4:]] == [100, 100, 34]
+    assert [sorted(event.data) for event in events[4:]] == [
         ["accounts", "at", "names", "number"],
         ["accounts", "at", "number"],
         ["accounts", "at", "number"],
     ]
-    assert {event.data["number"] for event in events[1:4]} == {1_234}
-    assert events[1].data["names"] == overview.names()
+    assert {event.data["number"] for event in events[4:]} == {234}
+    assert events[4].data["names"] == overview.names()
     assert reader.knows(overview)
 
 
 async def test_afterwards_only_what_changed_is_told() -> None:
-    overview = fleet(600)
+    overview = fleet(60)
     async with listening(overview) as found:
         reader = found.listen()
         await asyncio.sleep(0.5)
@@ -202,25 +206,25 @@ async def test_afterwards_only_what_changed_is_told() -> None:
         await asyncio.sleep(14)
         assert (reader.take(), reader.comments) == ([], 0)
         overview.change("sub-0007", state="stale")
-        overview.change("sub-0550", failures=3)
+        overview.change("sub-0050", failures=3)
         await asyncio.sleep(1)
         [told] = reader.take()
         assert told.data == {
-            "number": 602,
+            "number": 62,
             "at": overview.status().at,
             "accounts": [
                 orjson.loads(orjson.dumps(account_summary("sub-0007", state="stale"))),
-                orjson.loads(orjson.dumps(account_summary("sub-0550", failures=3))),
+                orjson.loads(orjson.dumps(account_summary("sub-0050", failures=3))),
             ],
         }
         overview.remove("sub-0007")
         await asyncio.sleep(1)
-        told, status = reader.take()
+        status, told = reader.take()
         assert (told.data["names"], told.data["accounts"]) == (overview.names(), [])
-        assert (status.name, status.data["accounts"]) == ("status", 599)
+        assert (status.name, status.data["accounts"]) == ("status", 59)
         overview.put(account_summary("another"))
         await asyncio.sleep(1)
-        told, _ = reader.take()
+        _, told = reader.take()
         assert told.data["names"] == overview.names()
         assert [account["account"] for account in told.data["accounts"]] == ["another"]
         overview.set_egress(egress_seen(own=1))
@@ -257,7 +261,7 @@ async def test_an_empty_fleet_is_told_as_such() -> None:
     async with listening(InMemoryOverview()) as found:
         reader = found.listen()
         await asyncio.sleep(0.5)
-        fleet_event = reader.take()[1]
+        fleet_event = reader.take()[-1]
         assert (fleet_event.data["names"], fleet_event.data["accounts"]) == ([], [])
 
 
@@ -290,7 +294,7 @@ async def test_a_newcomer_is_told_everything_and_the_others_are_not_told_again()
         await asyncio.sleep(0.5)
         [told] = first.take()
         assert [account["account"] for account in told.data["accounts"]] == ["sub-0001"]
-        assert names(second.take()) == ["hello", "fleet", "egress", "sinks", "status"]
+        assert names(second.take()) == ["hello", "egress", "sinks", "status", "fleet"]
         assert first.knows(overview)
         assert second.knows(overview)
         overview.change("sub-0002", failures=1)
@@ -368,7 +372,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_delays_nobody() -> Non
         assert len(found.hub) == 1
         assert await lazy.next(15) is None
         assert reader.knows(overview)
-        assert names(reader.events).count("fleet") == 2 + 20
+        assert names(reader.events).count("fleet") == 6 + 20
 
 
 async def test_there_are_only_so_many_streams() -> None:
@@ -395,6 +399,91 @@ async def test_an_overview_that_fails_ends_the_streams_and_not_the_hub() -> None
         again = found.listen()
         await asyncio.sleep(0.5)
         assert again.knows(overview)
+
+
+# ---- what goes on while accounts are looked at
+
+
+class Restless(InMemoryOverview):
+    """Goes on while it is looked at: after each part of the accounts one of these is done, as long as there are any."""
+
+    def __init__(self, accounts: int) -> None:
+        super().__init__([account_summary(f"sub-{number:04}") for number in range(accounts)])
+        self.to_do: deque[Callable[[], object]] = deque()
+        self.turns = 0
+        self.turns_seen: list[int] = []
+
+    def summaries(self, names: Sequence[str]) -> Sequence[AccountSummary]:
+        found = super().summaries(names)
+        self.turns_seen.append(self.turns)
+        if self.to_do:
+            self.to_do.popleft()()
+        return found
+
+
+async def test_others_go_on_between_two_parts_of_the_accounts() -> None:
+    overview = Restless(10 * SLICE)
+    async with listening(overview) as found:
+
+        async def others() -> None:
+            while True:
+                overview.turns += 1
+                await asyncio.sleep(0)
+
+        tasks: list[asyncio.Task[None]] = []
+        # From the first part on, for time stands still while somebody is busy.
+        overview.to_do.append(lambda: tasks.append(asyncio.create_task(others())))
+        overview.to_do.extend([lambda: None] * 8)
+        overview.to_do.append(lambda: [task.cancel() for task in tasks])
+        found.listen()
+        await asyncio.sleep(1)
+    turns = overview.turns_seen
+    assert len(turns) == 10
+    assert sorted(set(turns)) == turns
+
+
+HAPPEN_MEANWHILE = st.lists(
+    st.tuples(st.sampled_from(["change", "put", "remove", "happen", "listen", "nothing"]), st.integers(0, 3 * SLICE)),
+    max_size=20,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(HAPPEN_MEANWHILE)
+def test_what_changes_while_a_newcomer_is_told_is_neither_lost_nor_told_twice(
+    steps: list[tuple[str, int]],
+) -> None:
+    async def live() -> None:
+        overview = Restless(3 * SLICE)
+        async with listening(overview) as found:
+            readers = [found.listen(after=0)]
+
+            def do(counter: int, step: str, name: str) -> None:
+                there = name in overview.names()
+                if step == "put" or (step == "change" and not there):
+                    overview.put(account_summary(name, failures=counter))
+                elif step == "change":
+                    overview.change(name, lateness_s=float(counter))
+                elif step == "remove" and there:
+                    overview.remove(name)
+                elif step == "happen":
+                    overview.happen(name)
+                elif step == "listen":
+                    readers.append(found.listen(after=0))
+
+            for counter, (step, number) in enumerate(steps):
+                overview.to_do.append(partial(do, counter, step, f"sub-{number:04}"))
+            await asyncio.sleep(0.5)
+            while overview.to_do:
+                overview.to_do.popleft()()
+            await asyncio.sleep(3)
+            every = [seen.number for seen in overview.happenings()]
+            for reader in readers:
+                assert reader.knows(overview)
+                assert reader.happenings == every
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(live())
 
 
 # ---- as properties
@@ -440,21 +529,21 @@ def test_whatever_happens_every_reader_ends_up_with_the_whole_picture(steps: lis
         runner.run(live())
 
 
-@given(st.integers(0, 1_600), st.booleans())
+@given(st.integers(0, 3 * SLICE), st.booleans())
 def test_no_event_has_more_than_so_many_accounts_and_none_is_left_out(count: int, with_names: bool) -> None:
-    accounts = [account_summary(f"a{number}") for number in range(count)]
-    listed = [account.account for account in accounts]
-    events = [parse(chunk) for chunk in fleet_events(5, "now", listed if with_names else None, accounts)]
+    overview = fleet(count)
+    listed = overview.names()
+    events = [parse(chunk) for chunk in fleet_events(overview, 5, listed if with_names else None, listed)]
     assert [account["account"] for event in events for account in event.data["accounts"]] == listed
-    assert all(len(event.data["accounts"]) <= CHUNK for event in events)
+    assert all(len(event.data["accounts"]) <= SLICE for event in events)
     assert [event.data["names"] for event in events if "names" in event.data] == [listed] * with_names
 
 
 def test_a_delta_to_itself_is_nothing() -> None:
     overview = fleet(3)
     overview.happen("sub-0000")
-    told = Delta(Told(), take_sample(overview, Told())).told
-    assert list(Delta(told, take_sample(overview, told))) == []
+    told = Delta(Told(), take_sample(overview, Told()), overview).told
+    assert list(Delta(told, take_sample(overview, told), overview)) == []
 
 
 # ---- on real sockets
@@ -490,7 +579,7 @@ async def test_a_stream_over_http(serve: Serve, overview: InMemoryOverview) -> N
     assert b"Cache-Control: no-store\r\n" in head
     assert b"Content-Encoding" not in head
     events = await events_of(reader, 6)
-    assert names(events) == ["hello", "fleet", "egress", "sinks", "status", "happening"]
+    assert names(events) == ["hello", "egress", "sinks", "status", "fleet", "happening"]
     assert events[-1].id == 2
     overview.change("treasury", failures=1)
     overview.happen("treasury")
@@ -517,7 +606,7 @@ async def test_one_stream_too_many_is_told_to_come_later(serve: Serve, overview:
 async def test_a_browser_that_does_not_read_loses_its_connection_and_others_notice_nothing(
     serve: Serve,
 ) -> None:
-    overview = fleet(500)
+    overview = fleet(PARTS * SLICE)
     bounds = ServerSettings(listen_port=0, sample_s=0.06, queue_bytes=300_000)
     client = await serve(overview, settings=bounds)
     _, lazy, _ = await open_stream(client)
@@ -531,7 +620,7 @@ async def test_a_browser_that_does_not_read_loses_its_connection_and_others_noti
     numbers = [event.data["number"] for event in told if event.name == "fleet"]
     assert numbers == sorted(numbers)
     counters = [event.data["accounts"][0]["failures"] for event in told if event.name == "fleet"]
-    assert counters == list(range(len(counters)))
+    assert counters == [number // PARTS for number in range(len(counters))]
     for stream_ in (lazy, writer):
         stream_.transport.abort()
     await asyncio.sleep(0)
@@ -541,14 +630,14 @@ async def until_alone(
     client: Client, overview: InMemoryOverview, reader: asyncio.StreamReader
 ) -> AsyncIterator[Event]:
     """Change every account, read about it, and again, until the other listener is gone."""
-    for event in await events_of(reader, 5):
+    for event in await events_of(reader, 4 + PARTS):
         yield event
     counter = 0
     while len(client.server.hub) > 1:
         counter += 1
         for name in overview.names():
             overview.change(name, failures=counter, error="x" * 200)
-        for event in await events_of(reader, 1):
+        for event in await events_of(reader, PARTS):
             yield event
 
 

@@ -148,7 +148,7 @@ async def test_the_documents_are_those_of_the_overview(serve: Serve, overview: I
         "/api/accounts": {
             "at": overview.status().at,
             "total": 2,
-            "accounts": [asdict(account) for account in overview.accounts()[1]],
+            "accounts": [asdict(account) for account in overview.accounts()],
         },
     }.items():
         answer = await client.get(path)
