@@ -210,7 +210,9 @@ class Assembly:
         acceptance = Acceptance(
             outbox, self._clock, metrics=self._metrics, told=observations.told, **self.acceptance_terms()
         )
-        acceptance.restore(await outbox.baselines())
+        baselines = await outbox.baselines()
+        acceptance.restore(baselines)
+        observations.restore([baselines[name] for name in self._config.accounts if name in baselines])
         return acceptance
 
     def acceptance_terms(self) -> AcceptanceTerms:

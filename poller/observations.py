@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from poller.clock import NS_PER_MS, Clock, rfc3339
 from poller.errors import PollError
-from poller.model import Account, Change, Kind, Reason, Record, Snapshot, plain
+from poller.model import Account, Baseline, Change, Kind, Reason, Record, Snapshot, plain
 from poller.overview import AmountChange, Happening, PollSeen
 from poller.polling import Observer
 from poller.records import total_btc
@@ -74,7 +74,7 @@ class Seen:
     Attributes:
         good_ns: when it last answered well; ``None`` before the first time.
         lateness_s: of the last poll; ``None`` before the first.
-        total_btc: value of the last good answer; ``None`` if it is not known.
+        total_btc: value of the last good answer, of before the start if need be; ``None`` if it is not known.
         error, error_kind: of the last poll; empty if it was good.
         failures: polls that failed in a row.
         sequence: of the last record.
@@ -135,6 +135,12 @@ class Observations:
         self._happened = 0
         self.number = 1
         self.polls = 0
+
+    def restore(self, baselines: Iterable[Baseline]) -> None:
+        """Take what accounts were worth when they were last accepted: until they are polled it is the best there is."""
+        for baseline in baselines:
+            if baseline.balances is not None:
+                self.touch(baseline.account).total_btc = total_btc(baseline.balances)
 
     def polled(self, account: Account, outcome: Snapshot | PollError, lateness_s: float) -> None:
         """Take note of a poll that has ended."""

@@ -1,7 +1,7 @@
 """Gauges that are computed at the moment somebody asks: a scrape sees the present, never the last look.
 
-A scrape may be rendered in any thread. The sources are asked on the event loop, in one go, so what is seen is
-one moment; turning that into series is done where the scrape is. What has gone, such as a sink that a reload
+A scrape may be rendered in any thread. The sources are asked on the event loop, in one go but for what is ready,
+so what is seen is one moment; turning that into series is done where the scrape is. What has gone, such as a sink that a reload
 removed, has no series any more.
 """
 
@@ -12,9 +12,9 @@ import concurrent.futures
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import get_args
+from typing import TypeVar, get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -29,6 +29,8 @@ from poller.overview import AccountState
 
 ANSWER_S = 5.0  # within a scrape's own time-out
 FRESH_INTERVALS = 2.0  # of the configured ones: what a fleet that does not fit cannot keep is not fresh
+
+T = TypeVar("T")
 
 _EMPTY = OutboxStats(1, 0, {}, 0, {}, 0, {}, 0, 0, is_full=False, commits=0, set_aside=None)
 
@@ -95,15 +97,20 @@ class Gauges(Collector):
         yield from self._series(_Moment())
 
     def _moment(self) -> _Moment:
+        # Of thousands of accounts each of the two takes a while: something else may come in between.
+        ready = self._asked(lambda: dict(self._sources.ready()))
+        return replace(self._asked(self._look), ready=ready)
+
+    def _asked(self, look: Callable[[], T]) -> T:
         if _running_loop() is self._loop:
-            return self._look()
-        asked: concurrent.futures.Future[_Moment] = concurrent.futures.Future()
+            return look()
+        asked: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def answer() -> None:
             if not asked.set_running_or_notify_cancel():
                 return
             try:
-                asked.set_result(self._look())
+                asked.set_result(look())
             except Exception as error:  # noqa: BLE001  # whoever scrapes is told
                 asked.set_exception(error)
 
@@ -124,7 +131,6 @@ class Gauges(Collector):
             waits_s={sink: sources.waits_s(sink) for sink in outbox.backlogs},
             accounts=tuple(sources.accounts()),
             baselines=tuple(sources.baselines()) if sources.max_balances else (),
-            ready=dict(sources.ready()),
         )
 
     def _series(self, moment: _Moment) -> Iterator[GaugeMetricFamily]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.errors import NoResponse
-from poller.model import Account, Balance, Change, Reason, Snapshot, State
+from poller.model import Account, Balance, Baseline, Change, Reason, Snapshot, State
 from poller.observations import (
     HAPPENINGS_KEPT,
     POINT_FIRST_MS,
@@ -41,6 +41,24 @@ async def test_a_good_answer_is_seen_whole(clock: VirtualClock) -> None:
     [poll] = alice.polls()
     assert (poll.outcome, poll.text, poll.lateness_s, poll.latency_ms) == ("ok", "", 0.25, 41.3)
     assert seen.polls == 1
+
+
+async def test_what_was_accepted_before_the_start_counts_until_a_good_answer(clock: VirtualClock) -> None:
+    def held(account: str, value: str | None) -> Baseline:
+        return Baseline(account, balances=answer(value).balances)
+
+    seen = Observations(clock)
+    seen.restore([held("alice", "0.25"), held("bob", None), Baseline("carol")])
+    alice, bob = seen.of("alice"), seen.of("bob")
+    assert alice is not None
+    assert bob is not None
+    assert (alice.total_btc, alice.good_ns, alice.line.points()) == (Decimal("0.25"), None, [])
+    assert bob.total_btc is None
+    assert seen.of("carol") is None
+    seen.polled(ALICE, NoResponse("no whole answer within 15 s", cause="timeout"), 0.0)
+    assert alice.total_btc == Decimal("0.25")
+    seen.polled(ALICE, answer(), 0.0)
+    assert alice.total_btc == Decimal("0.5")
 
 
 async def test_failures_are_counted_until_one_is_good(clock: VirtualClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,16 @@ async def happens(condition: Callable[[], Any]) -> None:
 
 @dataclass
 class Daemon:
-    """What a test looks at and changes. ``refused`` are the polls that failed: account and error."""
+    """What a test looks at and changes. ``refused`` are the polls that failed: account and error.
+
+    ``stop`` ends it before the context does; the exchange goes on.
+    """
 
     app: App
     directory: Path
     server: SimulatorServer
     refused: list[tuple[str, str]]
+    stop: Callable[[], Awaitable[None]]
 
     @property
     def file(self) -> Path:
@@ -87,8 +91,12 @@ async def running(
 
         app, stop_it = App(config, secrets, observer=observer), asyncio.Event()
         task = asyncio.create_task(app.run(stop_it))
-        daemon = Daemon(app, directory, server, refused)
+
+        async def stop() -> None:
+            stop_it.set()
+            await task
+
+        daemon = Daemon(app, directory, server, refused, stop)
         await happens(lambda: all(daemon.polls(name) for name in secrets.usable(config).accounts))
         yield daemon
-        stop_it.set()
-        await task
+        await stop()

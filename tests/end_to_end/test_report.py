@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 
 import orjson
 import pytest
 
+from poller.app import App
+from poller.config import load, read_secrets
 from poller.overview import Overview
 from poller.simulator.amounts import plain
 from poller.simulator.faults import Fault, FaultKind
@@ -82,6 +85,29 @@ async def test_only_what_changed_is_handed_out_again(tmp_path: Path) -> None:
         assert "sim-0008" not in see.names()
         assert "sim-0008" not in see.changed()[1]
         assert [one.account for one in see.summaries(["sim-0008", "sim-0007"])] == ["sim-0007"]
+
+
+async def test_after_a_restart_the_whole_is_still_the_sum_of_what_is_shown(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        before = overview(daemon)
+        await happens(lambda: all(check.ok for check in before.status().ready))
+        exchange = daemon.server.exchange
+        exchange.faults.set([Fault(FaultKind.ERROR_HTML)], exchange.now_us())
+        await daemon.polled_again(*before.names())
+        await daemon.stop()
+        config = load(daemon.file)
+        app, stop_it = App(config, read_secrets(config)), asyncio.Event()
+        task = asyncio.create_task(app.run(stop_it))
+        await happens(lambda: app.overview is not None)
+        see = app.overview
+        assert see is not None
+        values = [Decimal(account.total_btc or "NaN") for account in see.summaries(see.names())]
+        status = see.status()
+        assert (Decimal(status.total_btc), status.unvalued) == (sum(values), 0)
+        assert sum(values) > 0
+        assert not status.ready[0].ok  # nobody has answered yet
+        stop_it.set()
+        await task
 
 
 async def test_trouble_is_seen_where_it_is(tmp_path: Path) -> None:
