@@ -17,7 +17,9 @@ from poller.metrics import Metrics
 from poller.overview import HistoryPoint, Overview
 from poller.parts import Parts
 from poller.preparing import InForce
+from poller.server.answers import Refused
 from poller.server.serving import Address, Server
+from poller.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Doors:
         self._metrics = metrics
         self._is_alive = is_alive
         self._changed = asyncio.Event()
+        self._reader = Worker()  # of histories: the daemon's own threads look up names for polls
         self._socket = socket_path(now.config.outbox.path)
         self._verbs: Mapping[str, Verb] = {
             **outbox_verbs(parts.outbox, clock),
@@ -76,6 +79,7 @@ class Doors:
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+            self._reader.close()
 
     def check(self, new: InForce) -> None:
         """Try whether a configuration's server could listen, if it is to listen elsewhere than now.
@@ -153,16 +157,20 @@ class Doors:
     async def _history(
         self, account: str, asset: str | None, since_s: float
     ) -> Sequence[HistoryPoint] | None:
-        """Read what an account held from the first sink that keeps it; ``None`` if there is none."""
+        """Read what an account held from the first sink that keeps it; ``None`` if there is none.
+
+        Raises:
+            Refused: it cannot be read now; the text says why.
+        """
         sinks = self._now.config.sinks.values()
         path = next((sink.options["path"] for sink in sinks if sink.kind == "sqlite"), None)
         if path is None:
             return None
         since = rfc3339(self._clock.utc_ns() - round(since_s * NS_PER_S))
         try:
-            points = await asyncio.to_thread(read_history, path, account, asset, since)
-        except HistoryUnreadable:
-            return None
+            points = await self._reader.run(read_history, path, account, asset, since)
+        except HistoryUnreadable as error:
+            raise Refused(503, str(error)) from error
         return thinned(points, HISTORY_POINTS)
 
     async def _reload_verb(self, _: Mapping[str, Any]) -> dict[str, Any]:

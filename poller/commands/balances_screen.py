@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poller.clock import NS_PER_S, SystemClock, rfc3339
-from poller.commands.drawing import age, between_s, console, state, table, text
+from poller.commands.drawing import HOW_ASSETS_ARE_WRITTEN, age, between_s, console, state, table, text
 from poller.commands.holdings import SUMMED, AccountHolding, AssetHolding, Holdings, added, by_asset
 from poller.model import plain
 
@@ -24,6 +24,8 @@ SHOWN_NAMES = 5
 
 def show_balances(found: Holdings, *, by: str, form: Literal["", "json", "csv"]) -> None:
     """Show what was found, a line an account or an asset."""
+    if found.asset is not None and not any(account.rows for account in found.accounts):
+        click.echo(f"nobody of these holds {found.asset!r}; {HOW_ASSETS_ARE_WRITTEN}", err=True)
     now = rfc3339(SystemClock().utc_ns() // NS_PER_S * NS_PER_S)
     if form == "json":
         click.echo(orjson.dumps(document(found, by), option=orjson.OPT_INDENT_2))

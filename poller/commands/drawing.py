@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+HOW_ASSETS_ARE_WRITTEN = "names of assets are as the exchange writes them, such as BTC"
 PIPED_CELLS = 240  # where nobody looks at a terminal: no line is broken
 STATE_STYLES = {"ok": "green", "stale": "yellow", "quarantined": "red", "keyless": "red", "damaged": "red"}
 _AGES = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))

@@ -76,7 +76,7 @@ def history(
                 sequence
     """
     from poller.clock import SystemClock
-    from poller.commands.history_screen import instant, show_history
+    from poller.commands.history_screen import show_history, span_of
     from poller.config import load
     from poller.history import HistoryUnreadable
 
@@ -84,7 +84,7 @@ def history(
         exit_with(USAGE, "error: give one of --plot, --json and --csv")
     now_ns = SystemClock().utc_ns()
     try:
-        span = (instant("--since", since, now_ns), instant("--until", until, now_ns) if until else None)
+        span = span_of(since, until, now_ns)
         name, file = database(load(path), sink)
         form = "plot" if as_plot else "json" if as_json else "csv" if as_csv else "table"
         show_history(file, account, asset=asset, span=span, form=form, limit=limit, sink=name)

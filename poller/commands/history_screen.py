@@ -15,7 +15,7 @@ import orjson
 from rich.table import Table
 
 from poller.clock import NS_PER_S, rfc3339
-from poller.commands.drawing import clock_time, console, moment, table, text
+from poller.commands.drawing import HOW_ASSETS_ARE_WRITTEN, clock_time, console, moment, table, text
 from poller.commands.plot import plot
 from poller.control.fleet_verbs import unknown_account
 from poller.history import MOST_POINTS, accounts_in, amount, read_history
@@ -52,6 +52,18 @@ def instant(option: str, text: str, now_ns: int) -> str:
         raise ValueError(f"{option}: {text!r} is out of range") from None
 
 
+def span_of(since: str, until: str | None, now_ns: int) -> tuple[str, str | None]:
+    """Return what ``--since`` and ``--until`` mean.
+
+    Raises:
+        ValueError: one of them is no time, or the end is not after the beginning.
+    """
+    span = (instant("--since", since, now_ns), instant("--until", until, now_ns) if until else None)
+    if span[1] is not None and span[1] <= span[0]:
+        raise ValueError(f"--until: {until!r} is not after --since {since!r}")
+    return span
+
+
 def show_history(
     file: Path,
     account: str,
@@ -74,6 +86,8 @@ def show_history(
         raise LookupError(f"{file}: {unknown_account(account, known)}")
     if len(points) == MOST_POINTS:
         click.echo(f"only the newest {MOST_POINTS:,} snapshots are taken", err=True)
+    if asset is not None and points and all(point.total in {None, "0"} for point in points):
+        click.echo(f"{account} held no {asset!r} then; {HOW_ASSETS_ARE_WRITTEN}", err=True)
     if form == "json":
         document = {"account": account, "asset": asset, "sink": sink, "since": since, "until": until}
         listed = {"points": [asdict(point) for point in points]}

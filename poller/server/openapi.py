@@ -183,7 +183,11 @@ OPERATIONS: Final = (
         "What an account held over time, oldest first.",
         _list_of("HistoryPoint"),
         parameters=[_NAME, *_HISTORY_PARAMETERS],
-        errors=(("404", "There is no account of that name, or no history is kept."),),
+        errors=(
+            ("404", "There is no account of that name, or no history is kept."),
+            ("503", "The history cannot be read now."),
+            ("504", "It could not be read in time."),
+        ),
     ),
     _Operation("/api/egress", "Every egress address.", _list_of("EgressSeen")),
     _Operation("/api/sinks", "Every sink.", _list_of("SinkSeen")),

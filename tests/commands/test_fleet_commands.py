@@ -373,6 +373,15 @@ def test_accounts_are_chosen_by_label_and_name(
     assert [row["account"] for row in balances(held, *options)["rows"]] == accounts
 
 
+def test_an_asset_that_nobody_holds_is_no_bare_zero(held: Path) -> None:
+    result = invoke(held, "balances", "--asset", "btc", "--json")
+    assert json.loads(result.stdout)["total_btc"] == "0"
+    assert result.stderr == (
+        "nobody of these holds 'btc'; names of assets are as the exchange writes them, such as BTC\n"
+    )
+    assert invoke(held, "balances", "--asset", "BTC").stderr == ""
+
+
 def test_one_asset_alone(held: Path) -> None:
     document = balances(held, "--asset", "USDT")
     assert [row["total"] for row in document["rows"]] == ["0.1", LONG, "0.2"]

@@ -52,6 +52,14 @@ def test_a_table_shows_every_digit_and_what_changed(config: Path) -> None:
     assert limited[2] == "the last 1 of 3 snapshots; --limit shows more"
 
 
+def test_an_asset_that_was_never_held_is_no_bare_zero(config: Path) -> None:
+    result = invoke(config, "treasury", "--asset", "btc", *ALWAYS, "--json")
+    assert {point["total"] for point in json.loads(result.stdout)["points"]} <= {None, "0"}
+    assert result.stderr == (
+        "treasury held no 'btc' then; names of assets are as the exchange writes them, such as BTC\n"
+    )
+
+
 def test_json_and_csv_have_the_points(config: Path) -> None:
     document = json.loads(invoke(config, "treasury", "--asset", "XYZ", *ALWAYS, "--json").stdout)
     points = document.pop("points")
@@ -103,6 +111,7 @@ def test_a_time_without_snapshots_is_said(config: Path) -> None:
         ),
         (("treasury", "--since", "x"), 2, "--since: 'x' is no time; write how long ago, such as 24h or 7d"),
         (("treasury", "--until", "9"), 2, "--until: '9' is no time"),
+        (("treasury", "--since", "1m", "--until", "2m"), 2, "--until: '2m' is not after --since '1m'"),
         (("treasury", "--sink", "bus"), 2, "--sink: there is no sqlite sink 'bus'; known here: history"),
         (("treasury", "--plot", "--json"), 2, "give one of --plot, --json and --csv"),
     ],

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import orjson
 import pytest
@@ -15,6 +18,7 @@ from poller.overview import Overview
 from poller.simulator.amounts import plain
 from poller.simulator.faults import Fault, FaultKind
 from tests.end_to_end.daemons import Daemon, happens, running
+from tests.end_to_end.processes import free_port
 
 pytestmark = pytest.mark.real_time
 
@@ -108,6 +112,35 @@ async def test_after_a_restart_the_whole_is_still_the_sum_of_what_is_shown(tmp_p
         assert not status.ready[0].ok  # nobody has answered yet
         stop_it.set()
         await task
+
+
+async def test_a_history_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    port = free_port()
+
+    def serve(directory: Path) -> None:
+        with (directory / "accounts.yaml").open("a") as file:
+            file.write(f"server: {{listen: 127.0.0.1:{port}}}\n")
+
+    def ask() -> tuple[int, Any]:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/api/accounts/sim-0001/history") as answer:
+                return answer.status, orjson.loads(answer.read())
+        except HTTPError as error:
+            return error.code, orjson.loads(error.read())
+
+    async with running(tmp_path, prepare=serve) as daemon:
+        doors = daemon.app.doors
+        assert doors is not None
+        await happens(lambda: doors.address is not None and (tmp_path / "data/history.db").exists())
+        await happens(lambda: daemon.rows("SELECT count(*) FROM snapshots WHERE account = 'sim-0001'")[0][0])
+        status, points = await asyncio.to_thread(ask)
+        assert status == 200
+        assert points
+        (tmp_path / "data/history.db").unlink()
+        (tmp_path / "data/history.db").mkdir()
+        status, error = await asyncio.to_thread(ask)
+        assert status == 503
+        assert "history.db" in error["error"]
 
 
 async def test_trouble_is_seen_where_it_is(tmp_path: Path) -> None:

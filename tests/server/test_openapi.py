@@ -12,6 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from poller.metrics import Metrics
 from poller.overview import Check, HistoryPoint
 from poller.secrets import Secret
+from poller.server.answers import Refused
 from poller.server.openapi import OPERATIONS, openapi_document
 from poller.server.serving import Server
 from poller.server.settings import ServerSettings
@@ -86,6 +87,10 @@ async def test_every_answer_is_of_the_shape_that_is_described(
     serve: Serve, overview: InMemoryOverview
 ) -> None:
     async def history(name: str, asset: str | None, since_s: float) -> list[HistoryPoint] | None:
+        if asset == "BUSY":
+            raise TimeoutError
+        if asset == "LOST":
+            raise Refused(503, "history.db: not a database")
         return None if name != DATA else [HistoryPoint("2026-01-01T00:00:00Z", None, "1.5", 7)]
 
     wrong = ""
@@ -105,6 +110,9 @@ async def test_every_answer_is_of_the_shape_that_is_described(
             held.check(path, await client.get(f"{target}?nothing=1"))
     for path in ("/api/accounts/{name}", "/api/accounts/{name}/history"):
         held.check(path, await client.get(path.replace("{name}", "nobody")))
+    for asset in ("BUSY", "LOST"):
+        target = f"/api/accounts/{DATA}/history?asset={asset}"
+        held.check("/api/accounts/{name}/history", await client.get(target))
     wrong = "stuck"
     overview.set_status(ready=[Check("outbox", ok=False, text="full")])
     held.check("/livez", await client.get("/livez"))
