@@ -131,6 +131,21 @@ def test_the_page_lives(browser: Browser, serve: Serve) -> None:
         expect(page.get_by_text("there is no account of that name")).to_be_visible()
 
 
+def test_why_it_stands_so_is_told_anew_without_a_poll(browser: Browser, serve: Serve) -> None:
+    fleet = fleet_with_history()
+    server = serve(fleet)
+    with opened(browser, server.url) as (page, watched):
+        page.goto(f"{server.url}/account/treasury")
+        expect(page.locator(".why")).to_contain_text("It was last polled 5 s ago")
+        why = ("Every request from egress default pauses for 50 s more.",)
+        fleet.details["treasury"] = replace(fleet.details["treasury"], why=why)
+        expect(page.locator(".why")).to_have_text(why[0])
+        watched.expected = ["404"]
+        fleet.remove("treasury")
+        expect(page.get_by_text("there is no account of that name")).to_be_visible()
+        expect(page.locator(".why")).to_be_hidden()
+
+
 def test_to_an_account_and_back_to_the_same_place(browser: Browser, serve: Serve) -> None:
     fleet = MadeUpFleet([summary(f"acc-{index:04}") for index in range(900)])
     server = serve(fleet)

@@ -10,6 +10,7 @@ import { ageOf, freshness, labelTexts, toRow } from "./order.js";
 import { STATES } from "./words.js";
 
 const BETWEEN_MS = 1_000; // an account that is polled more often is asked about no more often
+const AGAIN_MS = 5_000; // why it stands so changes without a poll, too: it waits longer, its address pauses
 
 export class Account {
   #store;
@@ -19,13 +20,17 @@ export class Account {
   #due_ms = /** @type {number|null} */ (null);
   #seen = /** @type {any} */ (null);
   #waits = 0;
+  #asked_ms = 0;
   #parts = /** @type {any} */ (null);
 
   /** @param {import("./store.js").Store} store */
   constructor(store) {
     this.#store = store;
     store.on(["accounts"], () => this.#notice());
-    store.on(["tick", "link"], () => this.#tick());
+    store.on(["tick", "link"], () => {
+      this.#tick();
+      this.#askAgain();
+    });
   }
 
   /** Show the page of an account; null leaves it. @param {string|null} name */
@@ -75,9 +80,15 @@ export class Account {
     }, this.#seen === null ? 0 : BETWEEN_MS);
   }
 
+  #askAgain() {
+    const isQuiet = performance.now() - this.#asked_ms > AGAIN_MS;
+    if (this.#detail !== null && isQuiet && !this.#waits && this.#store.cut_ms === null && !document.hidden) this.#load();
+  }
+
   async #load() {
     const name = this.#name;
     if (name === null) return;
+    this.#asked_ms = performance.now();
     this.#seen = this.#store.rows.get(name)?.summary ?? null;
     let detail;
     try {
@@ -99,7 +110,10 @@ export class Account {
   #fail(error) {
     const isGone = error.status === 404;
     this.#parts.problem.hidden = this.#detail !== null && !isGone;
-    if (isGone) this.#parts.whole.hidden = true;
+    if (isGone) {
+      this.#detail = null;
+      this.#parts.whole.hidden = true;
+    }
     setText(this.#parts.problem, error.message);
   }
 
