@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.page.browser import names, opened, until
 from tests.page.conftest import Serve
-from tests.page.made_up import MadeUpFleet, summary
+from tests.page.made_up import MadeUpFleet, egress, summary
 from tests.page.scenes import desk
 
 pytestmark = pytest.mark.real_time
@@ -183,6 +183,24 @@ def test_nothing_is_cut_off_at_any_width(browser: Browser, serve: Serve, width: 
                         assert row.locator(cell).evaluate(
                             "(cell) => cell.scrollWidth <= cell.clientWidth + 1"
                         )
+
+
+@pytest.mark.parametrize(("addresses", "width"), [(1, 1280), (1, 1440), (1, 1900), (2, 1900)])
+def test_the_weight_of_few_addresses_is_seen_whole(
+    browser: Browser, serve: Serve, addresses: int, width: int
+) -> None:
+    fleet = MadeUpFleet([summary(f"acc-{number:02}") for number in range(30)])
+    fleet.egress_now = tuple(egress(name) for name in ("default", "nat-b")[:addresses])
+    for number in range(100):  # a long feed takes no room from the others
+        fleet.happen("acc-01", ("BTC", "free", "1", f"1.{number}"))
+    server = serve(fleet)
+    with opened(browser, server.url, viewport={"width": width, "height": 900}) as (page, _):
+        page.goto(server.url)
+        expect(page.locator("#feed li")).to_have_count(100)
+        expect(page.locator(".egress-card")).to_have_count(addresses)
+        for part in ("#egress", "#sinks"):
+            body = page.locator(part)
+            until(page, lambda body=body: body.evaluate("(it) => it.scrollHeight <= it.clientHeight + 1"))
 
 
 def test_nothing_moves_for_who_wants_no_motion(browser: Browser, serve: Serve) -> None:
