@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.exchange.signing import Credentials, KeyFormatError, hmac_signer, private_key_signer
+from poller.exchange.signing import Credentials, KeyFormatError, Signer, hmac_signer, private_key_signer
 from poller.secrets import Secret
 from tests.exchange.keys import (
     SAMPLE_SECRET,
@@ -125,6 +125,29 @@ def test_the_kind_of_a_private_key_is_told_from_its_pem() -> None:
     assert private_key_signer(Secret(pem(rsa_key()))).kind == "rsa"
     assert private_key_signer(Secret(pem(ed25519_key()))).kind == "ed25519"
     assert sample_credentials().signer.kind == "hmac"
+
+
+def test_signers_are_the_same_if_they_sign_alike() -> None:
+    pems = [pem(rsa_key()), pem(rsa_key(3072)), pem(ed25519_key()), ed25519_pem_of_seed(b"s" * 32)]
+
+    def signers() -> list[Signer]:
+        private = [private_key_signer(Secret(text)) for text in pems]
+        return [*private, *(hmac_signer(Secret(text)) for text in (SAMPLE_SECRET, SAMPLE_SECRET[1:]))]
+
+    for number, one in enumerate(signers()):
+        for place, other in enumerate(signers()):
+            assert one.is_same(other) == (number == place)
+            assert (one.sign(PAYLOAD) == other.sign(PAYLOAD)) == (number == place)
+
+
+def test_to_compare_private_keys_signs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (private_key_signer(Secret(pem(rsa_key()))) for _ in range(2))
+
+    def sign(*_: object) -> str:
+        raise AssertionError("a millisecond for each key of each reload")
+
+    monkeypatch.setattr(type(one), "sign", sign)
+    assert one.is_same(other)
 
 
 @pytest.mark.parametrize("key", [rsa_key(), ed25519_key()], ids=["rsa", "ed25519"])
