@@ -436,6 +436,38 @@ async def test_a_write_cut_off_by_the_end_comes_again(tmp_path: Path) -> None:
     assert first.accepted == []
 
 
+@pytest.mark.parametrize(
+    "sink",
+    [
+        ScriptedSink(opens=[SinkUnavailable("down")] * 9),
+        ScriptedSink(opens=[1e9]),
+        ScriptedSink(*[SinkUnavailable("down", retry_after_s=60.0)] * 9),
+        ScriptedSink(*[SinkBroken("moved")] * 9),
+        ScriptedSink(*[refuse()] * 99),
+    ],
+    ids=["cannot be opened", "hangs while it opens", "is down", "is broken", "refuses everything"],
+)
+async def test_a_sink_that_fails_is_not_waited_for_at_the_end(tmp_path: Path, sink: ScriptedSink) -> None:
+    async with bench(tmp_path, sink, make_records(60), DeliverySettings(batch_records=50)) as made:
+        run = asyncio.create_task(made.delivery.run())
+        await asyncio.sleep(10)
+        calls, began_s = list(sink.events), now()
+        made.delivery.end()
+        await run
+        assert (now(), sink.events) == (began_s, [*calls, "close"])
+        assert made.outbox.backlog("test") == 60
+
+
+async def test_a_batch_that_is_being_written_is_acknowledged_at_the_end(tmp_path: Path) -> None:
+    sink = ScriptedSink(3.0)
+    async with bench(tmp_path, sink, make_records(5)) as made:
+        run = asyncio.create_task(made.delivery.run())
+        await asyncio.sleep(1)
+        made.delivery.end()
+        await run
+        assert (now(), made.outbox.backlog("test")) == (3.0, 3)
+
+
 async def test_one_dead_sink_delays_no_other(tmp_path: Path) -> None:
     dead, well = ScriptedSink(*[SinkBroken("gone")] * 1000), ScriptedSink()
     metrics = Metrics()

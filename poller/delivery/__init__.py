@@ -162,9 +162,11 @@ class Delivery:
             OutboxError: the cursor cannot be moved any more.
         """
         try:
-            while not self._is_opened:
-                await self._works(self.open)
-            self._trouble.succeeded()
+            while not self._is_opened and not self._ending.is_set():
+                # Nobody who waits for the end has to wait for this: it writes nothing.
+                await first_of(self._works(self.open), self._ending.wait())
+            if self._is_opened:
+                self._trouble.succeeded()
             while not self._ending.is_set():
                 if not self._outbox.backlog(self.name) and not self._outbox.again(self.name):
                     await first_of(self._outbox.wait_for_work(self.name), self._ending.wait())
@@ -227,7 +229,7 @@ class Delivery:
             try:
                 await note()
             except OutboxFull as error:
-                await self._back_off(error)
+                await asyncio.sleep(self._failed_s(error))
             else:
                 break
         self._trouble.succeeded()
@@ -241,7 +243,10 @@ class Delivery:
             await self._moved.wait()
 
     def end(self) -> None:
-        """Let ``run`` return once the batch that is being written is acknowledged, and read no other."""
+        """Let ``run`` return once the batch that is being written is acknowledged, and read no other.
+
+        What failed is not tried again: it stays in the outbox.
+        """
         self._draining.set()
         self._ending.set()
 
@@ -260,8 +265,8 @@ class Delivery:
     async def _deliver(self, batch: Sequence[Record], *, is_replay: bool = False) -> list[DeadLetter] | None:
         """Write until the batch is safe; return what the sink refused for good.
 
-        ``None``: meanwhile somebody moved the cursor, or what waits was dropped, and it failed. Then what is
-        to be delivered is read anew.
+        ``None``: it failed, and meanwhile somebody moved the cursor, or what waits was dropped, or the end was
+        asked for. Then what is to be delivered is read anew, if anything.
         """
         if not batch:
             return []
@@ -290,7 +295,7 @@ class Delivery:
     async def _write(self, records: tuple[Record, ...], *, is_replay: bool) -> list[DeadLetter] | None:
         """Write the records in order, in parts where that is needed; return the refused ones.
 
-        ``None``: a part failed, and they are not what the sink is to get any more.
+        ``None``: a part failed, and they are not what the sink is to get any more, or not from here.
 
         Raises:
             SinkBroken: too much is refused, or in a way that cannot be.
@@ -333,7 +338,9 @@ class Delivery:
             verdicts.append(None)
 
     def _is_current(self, *, is_replay: bool) -> bool:
-        """Whether what is being delivered is still what the sink is to get."""
+        """Whether what is being delivered is still what the sink is to get from here."""
+        if self._ending.is_set():
+            return False
         if is_replay:
             return self._outbox.again(self.name) == self._again
         return self._outbox.is_current(self.name)
@@ -375,8 +382,11 @@ class Delivery:
             return False
         return True
 
-    async def _back_off(self, error: SinkError | OutboxFull) -> None:
-        await asyncio.sleep(self._trouble.failed(error, backlog=self._outbox.backlog(self.name)))
+    async def _back_off(self, error: SinkError) -> None:
+        await first_of(self._ending.wait(), timeout_s=self._failed_s(error))
+
+    def _failed_s(self, error: SinkError | OutboxFull) -> float:
+        return self._trouble.failed(error, backlog=self._outbox.backlog(self.name))
 
     async def close(self) -> None:
         """Close the sink, within a bound; ``run`` does it by itself at its end."""

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from poller import following
+from poller import running as running_tasks
 from poller.app import App
 from poller.config import load, read_secrets
 from poller.errors import ConfigError
 from poller.model import State
 from poller.outbox import Outbox
+from poller.sinks.jsonl import JsonlSink
 from tests.end_to_end.daemons import happens, running
 from tests.end_to_end.processes import POLLER, simulating, start, stop, wait_for
 from tests.secrets.vault_stand_in import TOKEN, VaultStandIn, vault_stand_in
@@ -170,18 +172,40 @@ async def test_a_sink_with_other_options_goes_on_where_it_was(tmp_path: Path) ->
     }
 
 
-async def test_a_daemon_stops_although_a_reload_waits_for_a_sink_that_is_stuck(tmp_path: Path) -> None:
+async def test_a_daemon_stops_although_a_reload_waits_for_a_sink_that_is_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        hanging.set()
+        await asyncio.sleep(1e9)
+
     async with running(tmp_path) as daemon:
-        good = daemon.file.read_text() + "shutdown: {drain: 0s}\n"
-        daemon.file.write_text(good.replace("data/records.jsonl", "/proc/nowhere/x.jsonl"))
-        await daemon.app.reload()
-        see = daemon.app.overview
-        assert see is not None
-        await happens(lambda: see.sinks()[1].failing_s > 0)
-        daemon.file.write_text(good)
+        monkeypatch.setattr(JsonlSink, "write", hang)
+        await hanging.wait()
+        daemon.edit("data/records.jsonl", "data/other.jsonl")
+        daemon.file.write_text(daemon.file.read_text() + "shutdown: {drain: 0s}\n")
         before = daemon.app._config
         daemon.app.reload_soon()
         await happens(lambda: daemon.app._config is not before)  # what it has asked to end has not ended
+
+
+async def test_a_sink_that_is_down_is_exchanged_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_tasks, "PATIENCE_S", 1e9)
+    async with running(tmp_path) as daemon:
+        good = daemon.file.read_text()
+        see = daemon.app.overview
+        assert see is not None
+        for bad in ("/proc/nowhere/x.jsonl", "/proc/nowhere/y.jsonl"):
+            daemon.file.write_text(good.replace("data/records.jsonl", bad))
+            await daemon.app.reload()
+            await happens(lambda: see.sinks()[1].failing_s > 0)
+        daemon.file.write_text(good)
+        assert await daemon.app.reload() == ("sink log: path changed",)
+        await happens(lambda: see.sinks()[1].delivered > 0)
 
 
 async def test_accounts_move_to_an_address_that_is_new_and_back(tmp_path: Path) -> None:
