@@ -92,12 +92,18 @@ class Acceptance:
         self._heartbeat_s = heartbeat_s
 
     def baselines(self) -> list[Baseline]:
-        """Return what was last accepted of every account, also of those that are not configured any more."""
+        """Return what was last accepted of every account that is not forgotten."""
         return list(self._baselines.values())
 
     def restore(self, baselines: Mapping[str, Baseline]) -> None:
-        """Take up where the last process ended. Call before the first poll."""
+        """Take up where accounts were left: by the last process, or when they went. Call before their first poll."""
         self._baselines.update(baselines)
+
+    def forget(self, account: str) -> None:
+        """Keep nothing in memory of an account that went: the outbox has it. Nothing of it may be under way."""
+        self._baselines.pop(account, None)
+        self._recorded_s.pop(account, None)
+        self._locks.pop(account, None)
 
     def baseline(self, account: str) -> Baseline:
         """Return what was last accepted of an account; an empty baseline if nothing was."""

@@ -306,17 +306,20 @@ class App:
         """Tell sinks of accounts that were configured when the last process ended, and are not any more."""
         for baseline in parts.acceptance.baselines():
             name = baseline.account
-            if name not in self._config.accounts and baseline.state is not State.REMOVED:
-                account = Account(name, math.inf)
-                try:
-                    await parts.acceptance.turned(account, State.REMOVED, "removed from the configuration")
-                except OutboxFull as error:
-                    logger.warning(
-                        "sinks cannot be told yet of accounts that were removed",
-                        extra={"account": name, "error": str(error)},
-                    )
-                    return
-                parts.observations.forget(name)  # it was told, and that is all there is to see of it
+            if name in self._config.accounts:
+                continue
+            try:  # which does nothing for those of whom it was told before
+                await parts.acceptance.turned(
+                    Account(name, math.inf), State.REMOVED, "removed from the configuration"
+                )
+            except OutboxFull as error:
+                logger.warning(
+                    "sinks cannot be told yet of accounts that were removed",
+                    extra={"account": name, "error": str(error)},
+                )
+                return
+            parts.acceptance.forget(name)
+            parts.observations.forget(name)  # it was told, and that is all there is to see of it
 
     async def _open_required(self, deliveries: Sequence[Delivery]) -> None:
         required = [

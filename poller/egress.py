@@ -162,6 +162,8 @@ class Egress:
                 "states cannot be accepted",
                 extra={"egress": self.name, "account": name, "error": str(error)},
             )
+        else:
+            self._acceptance.forget(name)
 
     def _watching(self) -> KeyWatch:
         return KeyWatch(

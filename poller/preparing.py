@@ -14,6 +14,7 @@ from poller.delivery.calls import text
 from poller.errors import ConfigError, EgressLocked, OutboxFull, Problem, SinkError
 from poller.exchange.transport import Transport
 from poller.locks import FileLock
+from poller.model import Baseline
 from poller.parts import Parts
 
 
@@ -28,11 +29,16 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What another configuration needs and there was not yet; nothing of it runs."""
+    """What another configuration needs and there was not yet; nothing of it runs.
+
+    Attributes:
+        baselines: of accounts that come, where they were there before.
+    """
 
     locks: Mapping[str, FileLock | None]
     transports: Mapping[str, Transport]
     deliveries: Mapping[str, Delivery]
+    baselines: Mapping[str, Baseline]
 
 
 class Preparing:
@@ -83,6 +89,7 @@ class Preparing:
                     await _open_required(old, new, found, deliveries[name])
             for name in others:
                 transports[name] = new.assembly.transport(name)
+            baselines = await self._parts.outbox.baselines(found.accounts.added)
             await self._register(new)
         except BaseException:
             for lock in locks.values():
@@ -93,7 +100,7 @@ class Preparing:
             for transport in transports.values():
                 await transport.close()
             raise
-        return Prepared(locks, transports, deliveries)
+        return Prepared(locks, transports, deliveries, baselines)
 
     async def _register(self, new: InForce) -> None:
         try:

@@ -237,6 +237,7 @@ class Reloading:
             del parts.egress[name]
             self._metrics.forget_egress(name)
             replaced.append(parts.client.take_transport(name))
+        parts.acceptance.restore(prepared.baselines)
         await self._open_egress(old, new, found)
         self._take_in(old, new, found, moved)
         await self._apply_sinks(found, prepared)

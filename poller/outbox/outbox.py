@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,9 +86,9 @@ class Outbox:
 
     # What the polls use ---------------------------------------------------------------------------
 
-    async def baselines(self) -> dict[str, Baseline]:
-        """Return the last accepted baseline of every account."""
-        return await self._engine.run(self._engine.store.baselines)
+    async def baselines(self, accounts: Collection[str] | None = None) -> dict[str, Baseline]:
+        """Return what was last accepted of these accounts, or of all, where anything was."""
+        return await self._engine.run(partial(self._engine.store.baselines, accounts))
 
     async def accept(self, baseline: Baseline | None, records: Sequence[Record]) -> None:
         """Take responsibility for records: to return is to promise that every registered sink gets them.

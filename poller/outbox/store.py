@@ -7,7 +7,7 @@ import itertools
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -231,10 +231,10 @@ class Store:
         with trusted(self._path):
             return tables.read(self._db, after, max_records, max_bytes)
 
-    def baselines(self) -> dict[str, Baseline]:
-        """Return every account's baseline."""
+    def baselines(self, accounts: Collection[str] | None = None) -> dict[str, Baseline]:
+        """Return the baselines of these accounts, or of all that have one."""
         with trusted(self._path):
-            rows = tables.baselines(self._db)
+            rows = tables.baselines(self._db) if accounts is None else tables.baselines_of(self._db, accounts)
         found = {}
         for account, encoded in rows:
             try:

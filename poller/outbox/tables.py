@@ -107,6 +107,12 @@ def baselines(db: sqlite3.Connection) -> list[tuple[str, bytes]]:
     return db.execute("SELECT account, baseline FROM baselines").fetchall()
 
 
+def baselines_of(db: sqlite3.Connection, accounts: Iterable[str]) -> list[tuple[str, bytes]]:
+    """Return those of these accounts that have a baseline, with it, encoded."""
+    question = "SELECT account, baseline FROM baselines WHERE account = ?"
+    return [row for account in accounts for row in db.execute(question, (account,))]
+
+
 def cursors(db: sqlite3.Connection) -> dict[str, Cursor]:
     """Return every cursor by the name of its sink."""
     rows = db.execute("SELECT sink, position, absent_since_ns, dropped, replayed, missed FROM cursors")

@@ -9,7 +9,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from poller.config import load, read_secrets
 from poller.errors import ConfigError
 from poller.model import State
 from poller.outbox import Outbox
+from poller.simulator import SimulatorSettings, serve, write_config
 from poller.sinks.jsonl import JsonlSink
-from tests.end_to_end.daemons import happens, running
+from tests.end_to_end.daemons import Daemon, happens, running
 from tests.end_to_end.processes import POLLER, simulating, start, stop, wait_for
 from tests.secrets.vault_stand_in import TOKEN, VaultStandIn, vault_stand_in
 
@@ -86,6 +88,57 @@ async def test_an_account_that_comes_back_is_said_to_be_well_and_goes_on_countin
         )
     sequences = daemon.rows("SELECT sequence FROM snapshots WHERE account = 'sim-0003' ORDER BY number")
     assert [number for (number,) in sequences] == list(range(1, len(sequences) + 1))
+
+
+@asynccontextmanager
+async def living(directory: Path) -> AsyncIterator[App]:
+    config = load(directory / "accounts.yaml")
+    app, stop_it = App(config, read_secrets(config)), asyncio.Event()
+    task = asyncio.create_task(app.run(stop_it))
+    await app.started.wait()
+    yield app
+    stop_it.set()
+    await task
+
+
+async def test_nothing_of_an_account_that_went_stays_in_memory_and_it_goes_on_counting_all_the_same(
+    tmp_path: Path,
+) -> None:
+    def remembered(app: App) -> set[str]:
+        assert app._parts is not None
+        kept = app._parts.acceptance
+        return {held.account for held in kept.baselines()} | kept._recorded_s.keys() | kept._locks.keys()
+
+    settings = SimulatorSettings(accounts=3, latency_ms=(1.0, 5.0), moves_per_s=40.0)
+    async with serve(settings) as server:
+        write_config(tmp_path, server.url, server.accounts, settings, interval="200ms")
+        async with living(tmp_path) as app:
+            daemon = Daemon(app, tmp_path, server, [])
+            whole = daemon.file.read_text()
+
+            def told() -> list[str]:
+                query = "SELECT state FROM statuses WHERE account = 'sim-0003' ORDER BY number"
+                return [state for (state,) in daemon.rows(query)]
+
+            await happens(lambda: "sim-0003" in remembered(app))
+            daemon.remove("sim-0003")
+            await app.reload()
+            assert "sim-0003" not in remembered(app)
+            daemon.file.write_text(whole)
+            await app.reload()
+            await happens(lambda: told() == ["removed", "ok"])
+        daemon.remove("sim-0003")
+        async with living(tmp_path) as app:
+            await happens(lambda: told() == ["removed", "ok", "removed"])
+            assert "sim-0003" not in remembered(app)
+        async with living(tmp_path) as app:
+            assert "sim-0003" not in remembered(app)
+            daemon.file.write_text(whole)
+            await app.reload()
+            await happens(lambda: told() == ["removed", "ok", "removed", "ok"])
+    sequences = daemon.rows("SELECT sequence FROM snapshots WHERE account = 'sim-0003' ORDER BY number")
+    assert [number for (number,) in sequences] == list(range(1, len(sequences) + 1))
+    assert len(sequences) > 2
 
 
 async def test_an_account_that_went_while_nobody_ran_is_said_to_be_removed_at_the_next_start(
