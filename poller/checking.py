@@ -204,6 +204,11 @@ class KeyWatch:
             self._spoken &= beyond
             await asyncio.sleep(CHECK_EVERY_S)
 
+    def forget(self, name: str) -> None:
+        """Hold nothing against an account any more: it has another key, or went."""
+        self._forbidden.discard(name)
+        self._spoken -= {name}
+
     async def check(self, accounts: Sequence[Account]) -> frozenset[str]:
         """Check these now; return those whose keys can do more than read.
 

@@ -134,6 +134,7 @@ class Egress:
         """Note that an account has another key than before, or has one at last."""
         account = self.accounts[name]
         self.outcomes.renewed(name)
+        self._watch.forget(name)
         self._keyless.discard(name)
         if name in self.schedule:
             self.schedule.release(name, self._clock.monotonic_s())
@@ -149,6 +150,7 @@ class Egress:
         self.schedule.remove(name)
         await self.dispatcher.finished(name)
         self.outcomes.remove(name)
+        self._watch.forget(name)
         return account
 
     async def remove(self, name: str) -> None:

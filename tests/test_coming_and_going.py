@@ -66,7 +66,7 @@ class OneAddress:
         self.most_at_once = 0
         self.latency_s = 0.05
         self.error: PollError | None = None
-        self.restrictions = READING
+        self.restrictions: Restrictions | PollError = READING
         acceptance = Acceptance(self.outbox, clock, metrics=self.metrics)
         self.budget = WeightBudget(
             "default", WeightWindow(limit=12_000), clock, self._save, metrics=self.metrics
@@ -122,6 +122,8 @@ class OneAddress:
     async def _save(self, state: bytes) -> None: ...
 
     async def _what_it_may(self, account: Account) -> Restrictions:
+        if isinstance(self.restrictions, PollError):
+            raise self.restrictions
         return self.restrictions
 
     async def run(self, meanwhile: Awaitable[object]) -> None:
@@ -199,6 +201,27 @@ async def test_who_is_removed_while_its_key_is_refused_by_the_policy_is_removed(
     assert here.outbox.states("alice") == ["quarantined", "removed"]
     assert here.outbox.states("bob") == ["quarantined"]
     assert here.asked == []
+
+
+@pytest.mark.parametrize("way", ["another key", "came back"])
+async def test_what_was_held_against_one_key_is_not_held_against_the_next(
+    address: MakeAddress, way: str
+) -> None:
+    here = address(ALICE, policy="require_read_only")
+    here.restrictions = TRADING
+
+    async def renew() -> None:
+        await until(lambda: here.outbox.states("alice"))
+        here.restrictions = NoResponse("no answer about the new key", cause="timeout")
+        if way == "another key":
+            here.egress.renewed("alice")
+        else:
+            await here.egress.remove("alice")
+            here.egress.add(ALICE)
+        await asyncio.sleep(30)
+
+    await here.run(renew())
+    assert here.asked  # as an account that is new would be: not to know is no refusal
 
 
 async def test_who_is_let_in_again_is_not_polled_twice_at_once(address: MakeAddress) -> None:
