@@ -46,7 +46,7 @@ class Following:
             OutboxFailed: the process must stop.
         """
         if self._in_force is None:
-            self._in_force = await self._footprint()
+            self._in_force = await self._footprint(is_whole=True)
         before = self._in_force
         while True:
             try:
@@ -56,8 +56,8 @@ class Following:
                 await self._complete()
                 if not self._reloading.now.config.reload.is_watching:
                     continue
-                # Only what has stood still for a while is read: an editor may be in the middle of it.
-                now = await self._footprint()
+                # Only what has stood still for a while is read, as a whole: an editor may be in the middle of it.
+                now = await self._footprint(is_whole=before != self._in_force)
                 has_settled, before = now == before, now
                 if not has_settled or (now == self._in_force and not self._is_to_try_again()):
                     continue
@@ -65,8 +65,9 @@ class Following:
             self._asked.clear()
             await self._reload()
 
-    async def _footprint(self) -> Footprint:
-        return await asyncio.to_thread(self._footprints.take, self._reloading.now.config)
+    async def _footprint(self, *, is_whole: bool) -> Footprint:
+        look = self._footprints.take if is_whole else self._footprints.glance
+        return await asyncio.to_thread(look, self._reloading.now.config)
 
     async def _complete(self) -> None:
         """Try again, now and then, what could not be had so far."""
