@@ -278,10 +278,11 @@ class App:
             clock=self._clock,
             metrics=self.metrics,
             check=self.doors.check,
+            footprint=self._footprint,
             adopted=self._adopt,
             busy=self._is_reloading,
         )
-        self._following = Following(self._reloading, self._clock, self._footprint)
+        self._following = Following(self._reloading, self._clock)
         if self._is_asked_early:
             self._following.ask()
         return self._following

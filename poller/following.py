@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Final
 
 from poller.clock import Clock
@@ -23,16 +24,13 @@ class Following:
 
     Args:
         reloading: reads it.
-        footprint: of what is in force, taken when that was read; ``None`` if it is taken now.
     """
 
-    def __init__(self, reloading: Reloading, clock: Clock, footprint: Footprint | None = None) -> None:
+    def __init__(self, reloading: Reloading, clock: Clock) -> None:
         self._reloading = reloading
         self._clock = clock
         self._asked = asyncio.Event()
         self._footprints = Footprints(reloading.now.config.path)
-        self._in_force = footprint
-        self._refused_s: float | None = None
         self._completed_s = clock.monotonic_s()
 
     def ask(self) -> None:
@@ -45,9 +43,9 @@ class Following:
         Raises:
             OutboxFailed: the process must stop.
         """
-        if self._in_force is None:
-            self._in_force = await self._footprint(is_whole=True)
-        before = self._in_force
+        if self._reloading.footprint is None:
+            self._reloading.footprint = await self._footprint(is_whole=True)
+        before = self._reloading.footprint
         while True:
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -57,13 +55,13 @@ class Following:
                 if not self._reloading.now.config.reload.is_watching:
                     continue
                 # Only what has stood still for a while is read, as a whole: an editor may be in the middle of it.
-                now = await self._footprint(is_whole=before != self._in_force)
+                now = await self._footprint(is_whole=before != self._reloading.footprint)
                 has_settled, before = now == before, now
-                if not has_settled or (now == self._in_force and not self._is_to_try_again()):
+                if not has_settled or (now == self._reloading.footprint and not self._is_to_try_again()):
                     continue
-                self._in_force = now
             self._asked.clear()
-            await self._reload()
+            with suppress(ConfigError):  # it is said where it was found
+                await self._reloading.reload()
 
     async def _footprint(self, *, is_whole: bool) -> Footprint:
         look = self._footprints.take if is_whole else self._footprints.glance
@@ -77,12 +75,5 @@ class Following:
             await self._reloading.complete()
 
     def _is_to_try_again(self) -> bool:
-        return self._refused_s is not None and self._clock.monotonic_s() - self._refused_s >= TRY_AGAIN_S
-
-    async def _reload(self) -> None:
-        try:
-            await self._reloading.reload()
-        except ConfigError:  # it is said where it was found
-            self._refused_s = self._clock.monotonic_s()
-        else:
-            self._refused_s = None
+        refused_s = self._reloading.refused_s
+        return refused_s is not None and self._clock.monotonic_s() - refused_s >= TRY_AGAIN_S

@@ -17,6 +17,7 @@ from typing import Any
 from poller.clock import NS_PER_S, Clock
 from poller.config import Config, Secrets, load, read_again, read_secrets
 from poller.config.difference import Difference
+from poller.config.footprint import Footprint, files_footprint, secrets_footprint
 from poller.errors import ConfigError, OutboxFailed, OutboxFull, Problem
 from poller.metrics import Metrics
 from poller.parts import Parts
@@ -32,12 +33,18 @@ class Reloading:
 
     Args:
         now: what is in force when the daemon starts.
+        footprint: of its files, from before they were read; ``None`` if nobody took it.
         parts: of the daemon.
         running: its tasks.
         report: told of every attempt.
         check: raises ``ConfigError`` if somebody could not adopt it.
         adopted: called with what is in force now, for those who keep some of it.
         busy: called with whether a reload is under way, before and after each.
+
+    Attributes:
+        now: what is in force.
+        footprint: of the files that were read last, whoever asked for that and whatever came of it.
+        refused_s: when that was refused; monotonic. ``None`` if it is in force.
     """
 
     def __init__(
@@ -49,11 +56,14 @@ class Reloading:
         *,
         clock: Clock,
         metrics: Metrics,
+        footprint: Footprint | None = None,
         check: Callable[[InForce], object] = lambda _: None,
         adopted: Callable[[InForce], object],
         busy: Callable[[bool], object] = lambda _: None,
     ) -> None:
         self.now = now
+        self.footprint = footprint
+        self.refused_s: float | None = None
         self._parts = parts
         self._running = running
         self._report = report
@@ -136,7 +146,9 @@ class Reloading:
         if self._is_over:
             return _stopping()
         try:
-            config, secrets = await asyncio.to_thread(_read, self.now.config.path)
+            # Before it is read: what changes from now on is read again.
+            files, self.footprint = await asyncio.to_thread(_footprint, self.now.config)
+            config, secrets, of_secrets = await asyncio.to_thread(_read, self.now.config.path)
             new, found, prepared = await self._preparing.prepare(self.now, config, secrets)
         except ConfigError as error:
             return self._refuse(error)
@@ -145,6 +157,7 @@ class Reloading:
         except Exception as error:
             logger.exception("the configuration could not be reloaded for a reason of our own")
             return self._refuse(_our_own(error))
+        self.footprint, self.refused_s = files + of_secrets, None
         await self._apply(new, found, prepared)
         self._refused = ()
         self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=True)
@@ -189,6 +202,7 @@ class Reloading:
             return found.lines
 
     def _refuse(self, error: ConfigError) -> ConfigError:
+        self.refused_s = self._clock.monotonic_s()
         self._metrics.config_reloaded(self._clock.utc_ns() / NS_PER_S, accepted=False)
         self._report.refuse([str(problem) for problem in error.problems])
         if tuple(error.problems) != self._refused:  # the same again is no news
@@ -335,6 +349,13 @@ def _our_own(error: Exception) -> ConfigError:
     return ConfigError(f"it cannot be reloaded: {type(error).__name__}; see the log")
 
 
-def _read(path: Path) -> tuple[Config, Secrets]:
+def _footprint(config: Config) -> tuple[Footprint, Footprint]:
+    """Return the footprint of the configuration's own files, and that of all."""
+    files = files_footprint(config.path)
+    return files, files + secrets_footprint(config)
+
+
+def _read(path: Path) -> tuple[Config, Secrets, Footprint]:
     config = load(path)
-    return config, read_secrets(config)
+    of_secrets = secrets_footprint(config)
+    return config, read_secrets(config), of_secrets

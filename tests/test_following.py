@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from poller.config.footprint import Footprints
+from poller.config.footprint import Footprint, Footprints
 from poller.errors import ConfigError
 from poller.following import LOOK_EVERY_S, TRY_AGAIN_S, Following
 from poller.testing.virtual_time import VirtualClock
@@ -25,6 +25,8 @@ class Reloads:
         self.at_s: list[float] = []
         self.completed_s: list[float] = []
         self.refuses = False
+        self.footprint: Footprint | None = None
+        self.refused_s: float | None = None
         self.reloading = SimpleNamespace(is_watching=True)
         nothing: dict[str, Any] = {}
         config = SimpleNamespace(
@@ -41,6 +43,8 @@ class Reloads:
 
     async def reload(self) -> tuple[str, ...]:
         self.at_s.append(self._clock.monotonic_s())
+        self.footprint = Footprints(self.now.config.path).take(self.now.config)
+        self.refused_s = self._clock.monotonic_s() if self.refuses else None
         if self.refuses:
             raise ConfigError("a mistake")
         return ()
@@ -49,8 +53,8 @@ class Reloads:
         self.completed_s.append(self._clock.monotonic_s())
 
     @asynccontextmanager
-    async def followed(self, **options: Any) -> AsyncIterator[Following]:
-        following = Following(cast("Any", self), self._clock, **options)
+    async def followed(self) -> AsyncIterator[Following]:
+        following = Following(cast("Any", self), self._clock)
         task = asyncio.create_task(following.run())
         await asyncio.sleep(LOOK_EVERY_S / 2)
         yield following
@@ -85,9 +89,9 @@ async def test_what_changed_is_read_once_it_stands_still(reloads: Reloads, file:
 
 
 async def test_what_changed_between_reading_and_following_is_read(reloads: Reloads, file: Path) -> None:
-    footprint = Footprints(file).take(reloads.now.config)
+    reloads.footprint = Footprints(file).take(reloads.now.config)
     file.write_text("accounts: {a: 1}\n")
-    async with reloads.followed(footprint=footprint):
+    async with reloads.followed():
         await asyncio.sleep(600)
     assert reloads.at_s == [2 * LOOK_EVERY_S]
 
@@ -112,6 +116,29 @@ async def test_whoever_asks_need_not_wait_and_is_heard_without_watching(reloads:
         following.ask()
         await asyncio.sleep(600)
     assert reloads.at_s == [601.0]
+
+
+async def test_what_was_read_because_somebody_asked_is_not_read_again_for_its_files(
+    reloads: Reloads, file: Path
+) -> None:
+    async with reloads.followed() as following:
+        file.write_text("accounts: {a: 1}\n")
+        following.ask()
+        await asyncio.sleep(600)
+        file.write_text("accounts: {a: 1, b: 2}\n")
+        await reloads.reload()  # through another door
+        await asyncio.sleep(600)
+    assert reloads.at_s == [1.0, 601.0]
+
+
+async def test_what_was_refused_to_somebody_else_is_tried_again_too(reloads: Reloads) -> None:
+    reloads.refuses = True
+    async with reloads.followed():
+        with pytest.raises(ConfigError):
+            await reloads.reload()
+        reloads.refuses = False
+        await asyncio.sleep(600)
+    assert reloads.at_s == [1.0, 2 * LOOK_EVERY_S + TRY_AGAIN_S - LOOK_EVERY_S]
 
 
 async def test_what_was_refused_is_tried_again_now_and_then(reloads: Reloads, file: Path) -> None:

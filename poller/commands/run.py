@@ -11,7 +11,7 @@ from poller.app import App
 from poller.clock import SystemClock
 from poller.commands.unavailable import say_unavailable
 from poller.config import load, read_secrets
-from poller.config.footprint import Footprints
+from poller.config.footprint import files_footprint, secrets_footprint
 from poller.hardening import harden
 from poller.logs import logging_to, set_level
 from poller.metrics import Metrics
@@ -32,9 +32,10 @@ def run_daemon(
         ConfigError: something has to be corrected; nothing was started.
         OutboxError, EgressLocked, SinkNotOpened: as from ``App.run``.
     """
+    # Before anything is read: whatever changes from now on is read again.
+    files = files_footprint(path)
     config = load(path)
-    # Before secrets are read, which may take long: whatever changes from now on is read again.
-    footprint = Footprints(path).take(config)
+    footprint = files + secrets_footprint(config)
     metrics = Metrics()
     style: Any = log_format or config.logging.format
     with logging_to(level=log_level or config.logging.level, style=style, metrics=metrics):

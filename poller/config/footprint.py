@@ -21,12 +21,24 @@ from poller.config.credentials import secret_settings
 from poller.config.files import read_source
 from poller.config.settings import Config
 from poller.errors import Problem
+from poller.secrets.back_ends.credentials import VARIABLE
 
 TURNS: Final = 10  # within so many glances every file was looked at
 AT_LEAST: Final = 1000  # files a glance
 DIRECTORIES_MOST: Final = 100  # where nearly every secret has one of its own they say nothing for less
 
 Footprint = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def files_footprint(path: Path) -> Footprint:
+    """Return the part of a footprint that is of the main file and of those it includes. Blocks."""
+    others = sorted({str(path), *_matches(_patterns(path), path.parent)})
+    return tuple((other, _print(other)) for other in others)
+
+
+def secrets_footprint(config: Config) -> Footprint:
+    """Return the rest of a footprint: of the files that hold a configuration's secrets. Blocks."""
+    return tuple((path, _print(path)) for path in _secret_paths(config))
 
 
 class Footprints:
@@ -59,7 +71,7 @@ class Footprints:
         """Return the footprint as it is now. ``config`` names the secrets' files: it is what is in force."""
         if config is not self._config:
             # There are thousands of them, and nobody but another configuration changes which.
-            self._config, self._secrets = config, sorted(set(_secret_files(config)))
+            self._config, self._secrets = config, _secret_paths(config)
             directories = sorted({os.path.dirname(path) for path in self._secrets})  # noqa: PTH120  # as above
             self._directories = directories if len(directories) <= DIRECTORIES_MOST else []
         # Before their files: what changes meanwhile is seen the next time.
@@ -113,10 +125,18 @@ def _matches(patterns: Iterable[str], directory: Path) -> Iterator[str]:
             yield str(directory / match)
 
 
+def _secret_paths(config: Config) -> list[str]:
+    return sorted(set(_secret_files(config)))
+
+
 def _secret_files(config: Config) -> Iterator[str]:
+    credentials = os.environ.get(VARIABLE, "")
     for setting in secret_settings(config):
         if setting.reference.scheme == "file":
             yield os.path.join(setting.directory, setting.reference.name)  # noqa: PTH118  # of thousands
+        elif setting.reference.scheme == "credential" and credentials:
+            # systemd leaves a service those that it started with, an orchestrator may exchange them.
+            yield os.path.join(credentials, setting.reference.name)  # noqa: PTH118
 
 
 def _print(path: str) -> tuple[int, ...]:

@@ -42,6 +42,29 @@ def _renamed_over(path: Path) -> None:
     new.rename(path)
 
 
+def test_credentials_count_that_an_orchestrator_swaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = tmp_path / "mounted"
+    for number in (1, 2):
+        (mounted / f"..{number}").mkdir(parents=True)
+        for name in ("one.key", "one.secret"):
+            (mounted / f"..{number}" / name).write_text("x")
+            if number == 1:
+                (mounted / name).symlink_to(f"..data/{name}")
+    (mounted / "..data").symlink_to("..1")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(mounted))
+    (tmp_path / "accounts.yaml").write_text(
+        "accounts: {one: {api_key: credential:one.key, secret: credential:one.secret}}\n"
+    )
+    config = load(tmp_path / "accounts.yaml")
+    footprints = Footprints(config.path)
+    before = footprints.take(config)
+    (mounted / "..new").symlink_to("..2")
+    (mounted / "..new").rename(mounted / "..data")
+    assert footprints.glance(config) != before
+
+
 def test_what_stands_still_has_the_same_footprint(config: Config) -> None:
     footprints = Footprints(config.path)
     first = footprints.take(config)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from poller import following
+from poller import following, reloading
 from poller import running as running_tasks
 from poller.app import App
 from poller.config import load, read_secrets
@@ -374,6 +374,37 @@ async def test_a_directory_that_kubernetes_swaps_is_noticed_twice(
                 return 0 if status is None else status.budgets[0].allowed
 
             await happens(lambda share=share: allowed() == share * 120)  # type: ignore[misc]  # bound here
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "noticed"])
+async def test_what_changed_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    reads: list[Path] = []
+
+    def noted(path: Path) -> Any:
+        reads.append(path)
+        return read(path)
+
+    read = reloading._read
+    monkeypatch.setattr(reloading, "_read", noted)
+    async with running(tmp_path, watch=True, spare=1) as daemon:
+        # An account more: there are other files to be watched afterwards.
+        (tmp_path / "secrets/new.key").write_text(daemon.server.accounts[7].api_key)
+        (tmp_path / "secrets/new.pem").write_text(daemon.server.accounts[7].secret)
+        assert daemon.server.accounts[7].kind != "hmac"
+        daemon.edit(
+            "^accounts:\n",
+            "accounts:\n  new:\n    api_key: file:secrets/new.key\n    private_key: file:secrets/new.pem\n",
+        )
+        for name in ("new.key", "new.pem"):
+            (tmp_path / "secrets" / name).chmod(0o600)
+        if asked:
+            assert await daemon.app.reload() == ("1 account added: new",)
+        await happens(lambda: "new" in daemon.app._config.accounts)
+        await asyncio.sleep(1)
+        assert len(reads) == 1
 
 
 async def test_what_is_refused_is_tried_again_although_nothing_that_is_watched_changes(
