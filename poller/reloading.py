@@ -116,6 +116,9 @@ class Reloading:
             for attempt in self._attempts:
                 attempt.cancel()
 
+    def _has_ended(self) -> bool:
+        return self._is_over
+
     async def _attempt(
         self, job: Callable[[], Coroutine[Any, Any, tuple[str, ...] | ConfigError]]
     ) -> tuple[str, ...] | ConfigError:
@@ -148,7 +151,9 @@ class Reloading:
         try:
             # Before it is read: what changes from now on is read again.
             files, self.footprint = await asyncio.to_thread(_footprint, self.now.config)
-            config, secrets, of_secrets = await asyncio.to_thread(_read, self.now.config.path)
+            config, secrets, of_secrets = await asyncio.to_thread(
+                _read, self.now.config.path, self._has_ended
+            )
             new, found, prepared = await self._preparing.prepare(self.now, config, secrets)
         except ConfigError as error:
             return self._refuse(error)
@@ -171,7 +176,7 @@ class Reloading:
             config, before = self.now.config, self.now.secrets
             if self._is_over or not before.unavailable:
                 return ()
-            secrets = await asyncio.to_thread(read_again, config, before)
+            secrets = await asyncio.to_thread(read_again, config, before, is_over=self._has_ended)
             if before.unavailable == secrets.unavailable:
                 return ()
             try:
@@ -355,7 +360,7 @@ def _footprint(config: Config) -> tuple[Footprint, Footprint]:
     return files, files + secrets_footprint(config)
 
 
-def _read(path: Path) -> tuple[Config, Secrets, Footprint]:
+def _read(path: Path, is_over: Callable[[], bool]) -> tuple[Config, Secrets, Footprint]:
     config = load(path)
     of_secrets = secrets_footprint(config)
-    return config, read_secrets(config), of_secrets
+    return config, read_secrets(config, is_over=is_over), of_secrets

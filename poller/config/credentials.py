@@ -6,7 +6,7 @@ A mistake keeps everything from being started. What only cannot be reached now i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
@@ -79,24 +79,25 @@ class Secrets:
         )
 
 
-def read_secrets(config: Config) -> Secrets:
+def read_secrets(config: Config, *, is_over: Callable[[], bool] = lambda: False) -> Secrets:
     """Read every secret that the configuration refers to; what cannot be reached now is ``unavailable``.
 
     Blocks while it reads: ten thousand files take about a second, an RSA key 40 ms more than others; each
-    back end has a limit of its own for what does not answer.
+    back end has a limit of its own for what does not answer. Once ``is_over`` says so nothing more is read, and
+    what is returned is of no use.
 
     Raises:
         ConfigError: a secret is missing, kept unsafely, of the wrong form, or used twice; it lists all
             problems, with what is unavailable, and shows nothing of any secret.
     """
-    reader = _Reader(secret_settings(config))
+    reader = _Reader(secret_settings(config), is_over)
     secrets = reader.secrets(config)
     if reader.problems:
         raise ConfigError(in_order([*reader.problems, *reader.unavailable.values()]))
     return secrets
 
 
-def read_again(config: Config, secrets: Secrets) -> Secrets:
+def read_again(config: Config, secrets: Secrets, *, is_over: Callable[[], bool] = lambda: False) -> Secrets:
     """Return the secrets with those that were unavailable and can be read by now; no others are read.
 
     Blocks. Never raises: a running daemon is not ended by what somebody has to repair. Whatever else turns
@@ -112,7 +113,7 @@ def read_again(config: Config, secrets: Secrets) -> Secrets:
         server_token=config.server_token if "server.token" in missing else None,
         tracing=config.tracing if "tracing.headers" in missing else None,
     )
-    reader = _Reader(secret_settings(part))
+    reader = _Reader(secret_settings(part), is_over)
     for name, credentials in secrets.credentials.items():
         reader.api_keys[credentials.api_key] = config.keys[name].api_key
     for name, url in secrets.proxies.items():
@@ -167,12 +168,16 @@ class _Reader:
         api_keys, proxy_urls: where each was found first, for each may be used once.
     """
 
-    def __init__(self, settings: Iterable[SecretSetting]) -> None:
+    def __init__(
+        self, settings: Iterable[SecretSetting], is_over: Callable[[], bool] = lambda: False
+    ) -> None:
         self.problems: list[Problem] = []
         self.unavailable: dict[str, Problem] = {}
         self.api_keys: dict[Secret, SecretSetting] = {}
         self.proxy_urls: dict[Secret, SecretSetting] = {}
-        self._read = read_all((setting.reference, setting.directory) for setting in settings)
+        self._read = read_all(
+            ((setting.reference, setting.directory) for setting in settings), is_over=is_over
+        )
 
     def secrets(self, config: Config) -> Secrets:
         """Put together all that can be used."""

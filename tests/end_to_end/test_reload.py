@@ -383,9 +383,9 @@ async def test_what_changed_is_read_once(
     monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
     reads: list[Path] = []
 
-    def noted(path: Path) -> Any:
+    def noted(path: Path, *others: Any) -> Any:
         reads.append(path)
-        return read(path)
+        return read(path, *others)
 
     read = reloading._read
     monkeypatch.setattr(reloading, "_read", noted)

@@ -73,7 +73,7 @@ async def test_the_server_may_listen_more_widely_at_its_port(
 async def test_a_bug_before_anything_is_applied_is_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: Path) -> None:
+    def fail(*_: object) -> None:
         raise KeyError("a bug")
 
     async with daemons.running(tmp_path) as daemon:
@@ -155,6 +155,21 @@ async def test_an_end_in_the_middle_of_a_reload_waits_for_it_and_for_nothing_mor
     assert await asking == ("1 account removed: sim-0002", "1 sink added: second", "1 sink removed: log")
     assert (tmp_path / "data/second.jsonl").read_text().count('"removed"') >= 1
     assert "not everything was drained" not in caplog.text
+
+
+async def test_an_end_does_not_wait_for_commands_that_have_yet_to_be_run(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    async with daemons.running(tmp_path) as daemon:
+        command = f"echo >> {ran}; sleep 1; exit 75"
+        accounts = "".join(
+            f"  more-{number}: {{api_key: {{exec: [sh, -c, '{command}', '{number}']}}, secret: env:HOME}}\n"
+            for number in range(100)
+        )
+        daemon.edit("^accounts:\n", f"accounts:\n{accounts}")
+        daemon.app.reload_soon()
+        await happens(ran.exists)
+    await asyncio.get_running_loop().shutdown_default_executor()  # as at the end of the process
+    assert len(ran.read_text()) <= 3 * 8  # eight at once
 
 
 async def test_who_asks_while_it_stops_is_told_so(tmp_path: Path) -> None:
