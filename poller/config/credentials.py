@@ -82,9 +82,8 @@ class Secrets:
 def read_secrets(config: Config, *, is_over: Callable[[], bool] = lambda: False) -> Secrets:
     """Read every secret that the configuration refers to; what cannot be reached now is ``unavailable``.
 
-    Blocks while it reads: ten thousand files take about a second, an RSA key 40 ms more than others; each
-    back end has a limit of its own for what does not answer. Once ``is_over`` says so nothing more is read, and
-    what is returned is of no use.
+    Blocks while it reads: ten thousand files take about a second; each back end has a limit of its own for what
+    does not answer. Once ``is_over`` says so nothing more is read, and what is returned is of no use.
 
     Raises:
         ConfigError: a secret is missing, kept unsafely, of the wrong form, or used twice; it lists all
