@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -70,6 +71,8 @@ class Preparing:
             raise ConfigError([problem for owner, problem in secrets.unavailable.items() if owner in missing])
         new = InForce(config, secrets, old.assembly.anew(config, secrets))
         self._check(new)
+        for name in (*found.egress.added, *found.egress.changed):
+            _try_to_leave(new, name)
         return new, found, await self._prepare(old, new, found)
 
     async def _prepare(self, old: InForce, new: InForce, found: Difference) -> Prepared:
@@ -133,6 +136,20 @@ def _claim(new: InForce, egress: str) -> FileLock | None:
         return new.assembly.claim(egress)
     except EgressLocked as error:
         raise _problem(new.config, f"egress.{egress}", str(error)) from error
+
+
+def _try_to_leave(new: InForce, egress: str) -> None:
+    """Try whether this machine has the address that requests are to leave from."""
+    address = new.config.egress[egress].local_address
+    if address is None:
+        return
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        message = f"nothing can be sent from {address}: {error.strerror or error}"
+        raise _problem(new.config, f"egress.{egress}.local_address", message) from error
 
 
 async def _open_required(old: InForce, new: InForce, found: Difference, delivery: Delivery) -> None:

@@ -290,6 +290,11 @@ async def test_accounts_move_to_an_address_that_is_new_and_back(tmp_path: Path) 
         ("secrets/sim-0001.key", "secrets/none.key", "there is no file"),
         ("data/outbox.db", "data/another.db", "cannot be changed while the daemon runs"),
         (r"127\.0\.0\.1:\d+", "127.0.0.1:1", "exchange.base_url: cannot be changed"),
+        (
+            r"\Z",
+            "egress: {far: {local_address: 203.0.113.9}}\n",
+            "egress.far.local_address: nothing can be sent",
+        ),
         ("kind: jsonl, path: data/records.jsonl", "kind: redis", "sinks.log"),
         (
             "kind: jsonl, path: data/records.jsonl}",
