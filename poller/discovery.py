@@ -108,6 +108,10 @@ class Roster:
         """Take note of what a master account lists now."""
         self._listed[master] = found
 
+    def listed(self, master: str) -> list[SubAccount] | None:
+        """Return what a master account listed last; ``None`` before its first answer."""
+        return self._listed[master]
+
     def comparison(self, master: str) -> Comparison | None:
         """Return how its sub-accounts stand; ``None`` before its first answer."""
         found = self._listed[master]
@@ -151,6 +155,14 @@ class DiscoveryWatch:
         self._error = ""
         self._told: Comparison | None = None
         self._told_failing = ""
+
+    def take_over(self, before: DiscoveryWatch) -> None:
+        """Know what was known of the same master account before, until it answers again."""
+        known = before._roster.listed(self.name)  # our own kind
+        if known is not None:
+            self._roster.answered(self.name, known)
+        self._at, self._error = before._at, before._error
+        self._told, self._told_failing = before._told, before._told_failing
 
     async def run(self) -> None:
         """Ask until cancelled.

@@ -16,7 +16,7 @@ from typing import Any
 
 from poller.clock import NS_PER_S, Clock
 from poller.config import Config, Secrets, load, read_again, read_secrets
-from poller.config.difference import Difference
+from poller.config.difference import Difference, is_same_key
 from poller.config.footprint import Footprint, files_footprint, secrets_footprint
 from poller.errors import ConfigError, OutboxFailed, OutboxFull, Problem
 from poller.metrics import Metrics
@@ -261,15 +261,22 @@ class Reloading:
         self._take_in(old, new, found, moved)
         await self._apply_sinks(found, prepared)
         if found.is_discovering_anew:
-            for name in parts.discoveries.keys() - new.config.discover.keys():
-                self._metrics.forget_discover(name)
-            parts.discoveries.clear()
-            parts.discoveries.update(new.assembly.discoveries(parts.client, parts.egress))
-            self._running.start_discoveries()
+            self._discover_anew(old, new)
         self._release(new)
         self._running.retire(
             [transport for transport in replaced if transport is not None], old.config.exchange.timeout_s
         )
+
+    def _discover_anew(self, old: InForce, new: InForce) -> None:
+        parts, before = self._parts, dict(self._parts.discoveries)
+        parts.discoveries.clear()
+        parts.discoveries.update(new.assembly.discoveries(parts.client, parts.egress))
+        for name, watch in before.items():
+            if name not in parts.discoveries:
+                self._metrics.forget_discover(name)
+            elif is_same_key(old.secrets.masters.get(name), new.secrets.masters.get(name)):
+                parts.discoveries[name].take_over(watch)
+        self._running.start_discoveries()
 
     async def _let_go(self, old: InForce, new: InForce, found: Difference) -> list[str]:
         """Poll from nowhere who goes, or is polled from elsewhere; return the latter.

@@ -196,6 +196,21 @@ async def test_a_failure_keeps_what_was_known(clock: VirtualClock) -> None:
     assert w.counts()["gone"] == 1
 
 
+async def test_what_was_known_is_held_against_another_configuration_until_it_answers_again(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "poller.discovery")
+    before, after = World(clock), World(clock)
+    del before.configured["s2"]
+    told = await before.watch.ask()
+    assert told.missing == ("s00002@x",)
+    after.watch.take_over(before.watch)
+    assert after.watch.seen() == Discovery("main", told.at, "", 3, (), (), ())
+    caplog.clear()
+    await after.watch.ask()
+    assert caplog.messages == ["sub-accounts are as configured again"]
+
+
 async def test_it_asks_at_the_start_and_every_interval_and_sooner_after_a_failure(
     clock: VirtualClock,
 ) -> None:

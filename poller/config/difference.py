@@ -59,7 +59,7 @@ def difference(old: Config, new: Config, old_secrets: Secrets, new_secrets: Secr
         sorted(
             name
             for name in kept
-            if not _is_same_key(old_secrets.credentials.get(name), new_secrets.credentials.get(name))
+            if not is_same_key(old_secrets.credentials.get(name), new_secrets.credentials.get(name))
         )
     )
     egress = _names(
@@ -110,7 +110,8 @@ def _names(old: Mapping[str, T], new: Mapping[str, T]) -> Names:
     )
 
 
-def _is_same_key(old: Credentials | None, new: Credentials | None) -> bool:
+def is_same_key(old: Credentials | None, new: Credentials | None) -> bool:
+    """Say whether two keys are one; nothing is the same as nothing."""
     if old is None or new is None:
         return old is new
     return old.api_key == new.api_key and old.signer.is_same(new.signer)
@@ -123,7 +124,7 @@ def _is_discovering_anew(old: Config, new: Config, old_secrets: Secrets, new_sec
         old.discover != new.discover
         or old.sub_accounts != new.sub_accounts
         or any(
-            not _is_same_key(old_secrets.masters.get(name), new_secrets.masters.get(name))
+            not is_same_key(old_secrets.masters.get(name), new_secrets.masters.get(name))
             for name in new.discover
         )
     )

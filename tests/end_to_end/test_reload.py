@@ -24,6 +24,7 @@ from poller.errors import ConfigError
 from poller.model import State
 from poller.outbox import Outbox
 from poller.simulator import SimulatorSettings, serve, write_config
+from poller.simulator.faults import Fault, FaultKind
 from poller.sinks.jsonl import JsonlSink
 from tests.end_to_end.daemons import Daemon, happens, running
 from tests.end_to_end.processes import POLLER, simulating, start, stop, wait_for
@@ -139,6 +140,22 @@ async def test_nothing_of_an_account_that_went_stays_in_memory_and_it_goes_on_co
     sequences = daemon.rows("SELECT sequence FROM snapshots WHERE account = 'sim-0003' ORDER BY number")
     assert [number for (number,) in sequences] == list(range(1, len(sequences) + 1))
     assert len(sequences) > 2
+
+
+async def test_which_sub_accounts_exist_is_known_on_while_nobody_can_be_asked(tmp_path: Path) -> None:
+    settings = SimulatorSettings(accounts=3, latency_ms=(1.0, 5.0))
+    async with serve(settings) as server:
+        write_config(tmp_path, server.url, server.accounts, settings, interval="200ms", master=server.master)
+        async with living(tmp_path) as app:
+            see = app.overview
+            assert see is not None
+            await happens(lambda: see.status().discoveries[0].found == 3)
+            stalled = Fault(FaultKind.STALL, delay_s=60.0, path="/sapi/v1/sub-account/list")
+            server.exchange.faults.set([stalled], server.exchange.now_us())
+            Daemon(app, tmp_path, server, []).remove("sim-0003")
+            assert "discover: asked anew" in await app.reload()
+            [known] = see.status().discoveries
+            assert (known.found, known.missing) == (3, ("sim-0003@sub.example",))
 
 
 async def test_an_account_that_went_while_nobody_ran_is_said_to_be_removed_at_the_next_start(
