@@ -59,9 +59,8 @@ class Footprints:
         self._secrets: list[str] = []
         self._directories: list[str] = []  # of the secrets
         self._directories_seen: list[tuple[int, ...]] = []
-        self._vain = (
-            0  # glances for which directories are no reason to look at everything: they were none before
-        )
+        # Glances for which directories are no reason to look at everything: they were none before.
+        self._vain = 0
         self._next = 0  # whose turn it is
         self._last: Footprint = ()
         # By path, as last seen: what stands still is kept once, and is told to be the same at a glance.
