@@ -45,7 +45,7 @@ def test_the_memory_of_a_few_accounts_is_measured(cache: Path, capsys: pytest.Ca
 def test_the_start_of_a_few_accounts_is_measured(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed("start", cache, capsys)
     assert "60 records wait; 12 accounts; median of 1:\n  interpreter " in text
-    assert text.count("  first-poll ") == 2
+    assert text.count("  first-poll ") == 3
     assert (cache / "backlog-60-12.made").exists()
 
 
