@@ -10,7 +10,14 @@ import gc
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def say(what: str, *figures: object) -> None:
@@ -32,49 +39,49 @@ def main(path: str, polls_until_trace: int) -> int:
 
     with ExitStack() as starting:
         starting.enter_context(collector_at_rest())
-        return run(path, polls_until_trace, starting)
+        from poller.commands import run
+
+        lap("imports")
+        listen_in(run, polls_until_trace)
+        return run.run_daemon(Path(path), log_level=None, log_format="json", started=starting.close)
 
 
-def run(path: str, polls_until_trace: int, starting: ExitStack) -> int:
-    """Run until a signal comes; ``starting`` is closed when all that a start makes is there."""
-    import asyncio
-
-    from poller.app import App
-    from poller.config import load, read_secrets
-    from poller.logs import logging_to
-    from poller.metrics import Metrics
+def listen_in(run: Any, polls_until_trace: int) -> None:
+    """Have what the command runs say how far it is, and leave out what would close its memory to us."""
     from poller.outbox import Outbox
-    from poller.signals import until_signalled
 
-    lap("imports")
     imported = tracemalloc.take_snapshot() if polls_until_trace else None
-    config = load(path)
-    lap("configuration")
-    metrics = Metrics()
-    opening = Outbox.open
     polls = 0
 
-    async def open_outbox(*args: object, **settings: object) -> Outbox:
-        outbox = await opening(*args, **settings)  # type: ignore[arg-type]  # passed on as they came
-        lap("outbox")
-        return outbox
-
-    def observe(account: object, outcome: object, lateness_s: float) -> None:
+    def observe(account: Any, outcome: object, lateness_s: float) -> None:
         nonlocal polls
         if not polls:
             lap("first-poll")
         polls += 1
-        say("poll", account.name, lateness_s)  # type: ignore[attr-defined]
+        say("poll", account.name, lateness_s)
         if imported is not None and polls == polls_until_trace:
             trace(imported)
 
+    def then_lap(work: Callable[P, T], name: str) -> Callable[P, T]:
+        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+            result = work(*args, **kwargs)
+            lap(name)
+            return result
+
+        return timed
+
+    opening = Outbox.open
+
+    async def open_outbox(*args: Any, **settings: Any) -> Outbox:
+        outbox = await opening(*args, **settings)
+        lap("outbox")
+        return outbox
+
+    run.secrets_footprint = then_lap(run.secrets_footprint, "configuration")
+    run.read_secrets = then_lap(run.read_secrets, "secrets")
+    run.App = partial(run.App, observer=observe)
+    run.harden = int
     Outbox.open = open_outbox  # type: ignore[method-assign]
-    with logging_to(level=config.logging.level, style="json", metrics=metrics):
-        secrets = read_secrets(config)
-        lap("secrets")
-        app = App(config, secrets, metrics=metrics, observer=observe)
-        starting.close()
-        return asyncio.run(until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry), hung_up=len))  # type: ignore[arg-type]
 
 
 def trace(imported: tracemalloc.Snapshot) -> None:

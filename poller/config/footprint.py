@@ -111,6 +111,11 @@ class Footprints:
 
 
 def _patterns(path: Path) -> Iterator[str]:
+    try:
+        if b"include" not in path.read_bytes():
+            return  # or else a fleet of thousands in one file would be parsed twice
+    except OSError:
+        return
     problems: list[Problem] = []
     source = read_source(path, problems)
     include = None if source is None else source.root.entries.get("include")
