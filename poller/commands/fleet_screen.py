@@ -56,7 +56,9 @@ def waiting_intervals(account: Document, status: Document) -> float:
 
 def why(account: Document, status: Document) -> str:
     """Say in a few words what is wrong with an account."""
-    said = account["reason"] or account["error"]
+    # That it has not answered is what its age says already; what it answered instead is the news.
+    first, second = ("error", "reason") if account["state"] == "stale" else ("reason", "error")
+    said = account[first] or account[second]
     if said:
         return str(said)
     if is_wrong(account, status):

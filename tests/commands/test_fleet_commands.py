@@ -145,6 +145,15 @@ def test_what_a_destination_said_cannot_move_the_cursor(config: Path) -> None:
 # explain -----------------------------------------------------------------------------------------
 
 
+def test_status_says_of_a_stale_account_what_it_answers_instead(config: Path) -> None:
+    refused = "HTTP 400, code -2015: Invalid API-key, IP, or permissions for action."
+    stale = summary("treasury", state="stale", reason="no good answer for 30 s", error=refused, failures=1)
+    with serving(config.parent, FixedOverview([stale])):
+        said = words(invoke(config, "status").stdout)
+    assert refused in said
+    assert "no good answer for 30 s" not in said
+
+
 def test_explain_says_why(config: Path) -> None:
     with serving(config.parent, desk()):
         result = invoke(config, "explain", "sub-001")

@@ -236,7 +236,7 @@ def test_the_screen_of_80_by_24() -> None:
         "history backlog 0, lag 0 s, 4.5/s",
         "account  state       last good     due   late            BTC by worst, 4 of 4",
         "sub-001  quarantined    42 min  25 min  0.0 s           0.75 its key is refused…",
-        "sub-002  stale           1 min    -2 s  0.0 s           12.5 no good answer for…",
+        "sub-002  stale           1 min    -2 s  0.0 s           12.5 no answer within 1…",
         "sub-003  overdue          25 s    -5 s  0.0 s              ? no good answer for…",
         "treasury ok                4 s     6 s  0.0 s           12.5",
         *[""] * 6,
