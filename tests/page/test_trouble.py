@@ -64,6 +64,27 @@ def test_what_is_not_ready_is_said_in_words(browser: Browser, serve: Serve) -> N
         assert page.title() == "Not ready · poller"
 
 
+def test_a_page_that_goes_into_the_background_keeps_its_title_true(browser: Browser, serve: Serve) -> None:
+    fleet = fleet_of()
+    server = serve(fleet)
+    with opened(browser, server.url) as (page, _):
+        page.goto(server.url)
+        until(page, lambda: page.title() == "poller")
+        # What a browser does: the frame that was asked for does not come, and the page is told that it is hidden.
+        page.evaluate("() => { window.requestAnimationFrame = () => 0; }")
+        fleet.change("acc-1", state="stale", reason="no good answer for 30 s")
+        page.wait_for_timeout(2_500)
+        page.evaluate(
+            """() => {
+                Object.defineProperty(document, "hidden", { get: () => true });
+                document.dispatchEvent(new Event("visibilitychange"));
+            }"""
+        )
+        until(page, lambda: page.title() == "1 not ok · poller")
+        fleet.change("acc-2", state="stale", reason="no good answer for 30 s")
+        until(page, lambda: page.title() == "2 not ok · poller")
+
+
 def test_a_refused_configuration_is_shown_with_every_problem(browser: Browser, serve: Serve) -> None:
     fleet = fleet_of()
     problems = ("accounts.yaml:3: accounts.a.intervall: did you mean interval?", "accounts.yaml:9: no sink")

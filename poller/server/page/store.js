@@ -32,6 +32,11 @@ export class Store {
   #isUnranked = false;
   #collator = new Intl.Collator("en", { numeric: true });
 
+  constructor() {
+    // A frame that was asked for just before the page went into the background would not come any more.
+    document.addEventListener("visibilitychange", () => document.hidden && this.#dirty.size && this.#tell());
+  }
+
   /** @param {Topic[]} topics @param {() => void} listener */
   on(topics, listener) {
     for (const topic of topics) this.#listeners.set(topic, [...(this.#listeners.get(topic) ?? []), listener]);
