@@ -5,9 +5,11 @@ A mistake keeps everything from being started. What only cannot be reached now i
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -21,6 +23,8 @@ from poller.model import Account
 from poller.secrets import HIDDEN, Secret, SecretUnavailable, read_all, redact
 from poller.server.settings import token_fault
 from poller.sinks import SinkOptions
+
+FILE_BYTES_MOST: Final = 1024 * 1024  # all authorities of a system are a quarter of that
 
 T = TypeVar("T")
 
@@ -48,6 +52,7 @@ class Secrets:
         unavailable: whose secrets cannot be reached now, such as ``accounts.treasury``, ``egress.frankfurt``
             or ``sinks.bus``, and why. They are in none of the others. Without its proxy an egress must not be
             used at all: its accounts would be seen at another address.
+        sink_files: by the sink's name, what stands for the content of the files that it reads for TLS.
     """
 
     credentials: Mapping[str, Credentials]
@@ -57,6 +62,7 @@ class Secrets:
     server_token: Secret | None = None
     tracing_headers: Mapping[str, Secret] = field(default_factory=dict)
     unavailable: Mapping[str, Problem] = field(default_factory=dict)
+    sink_files: Mapping[str, str] = field(default_factory=dict)
 
     def obstacle(self, account: Account) -> Problem | None:
         """Return what keeps an account from being polled: its own keys, or the proxy of its egress."""
@@ -128,6 +134,7 @@ def read_again(config: Config, secrets: Secrets, *, is_over: Callable[[], bool] 
         secrets.server_token or found.server_token,
         secrets.tracing_headers or found.tracing_headers,
         _in_order(missing, {**found.unavailable, **wrong}),
+        _in_order(config.sinks, secrets.sink_files, found.sink_files),
     )
 
 
@@ -197,6 +204,7 @@ class _Reader:
             self.server_token(config),
             self.headers(None if config.tracing is None else config.tracing.headers),
             self.unavailable,
+            {name: _content(sink.files()) for name, sink in config.sinks.items() if name in options},
         )
 
     def _credentials(
@@ -342,6 +350,19 @@ def secret_settings(config: Config) -> Iterator[SecretSetting]:
         yield config.server_token
     if config.tracing is not None and config.tracing.headers is not None:
         yield config.tracing.headers
+
+
+def _content(paths: Iterable[Path]) -> str:
+    """Return what is the same if and only if the content of the files is. What is amiss the sink says itself."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                content = hashlib.sha256(file.read(FILE_BYTES_MOST)).digest()
+        except OSError:
+            content = b""
+        digest.update(b"%d:%b" % (len(content), content))
+    return digest.hexdigest()
 
 
 def _in_order(names: Iterable[str], *parts: Mapping[str, T]) -> dict[str, T]:

@@ -36,7 +36,7 @@ class Difference:
         accounts: whose settings are others.
         rekeyed: accounts that are in both and have another key.
         egress: addresses; ``changed`` are those that requests leave from in another way.
-        sinks: changed are those with another kind, other options or other secrets.
+        sinks: changed are those with another kind, other options, other secrets or other files for TLS.
         is_discovering_anew: master accounts, or what their sub-accounts are held against, are others.
         lines: what is different, for people; empty if nothing is. No secret is in them.
         fixed: what cannot be changed while the daemon runs.
@@ -67,8 +67,8 @@ def difference(old: Config, new: Config, old_secrets: Secrets, new_secrets: Secr
         {name: _Way(settings, new_secrets.proxies.get(name)) for name, settings in new.egress.items()},
     )
     sinks = _names(
-        {name: (settings, old_secrets.sink_options.get(name)) for name, settings in old.sinks.items()},
-        {name: (settings, new_secrets.sink_options.get(name)) for name, settings in new.sinks.items()},
+        {name: _whole(name, settings, old_secrets) for name, settings in old.sinks.items()},
+        {name: _whole(name, settings, new_secrets) for name, settings in new.sinks.items()},
     )
     lines = [
         *_coming_and_going("account", accounts),
@@ -77,7 +77,7 @@ def difference(old: Config, new: Config, old_secrets: Secrets, new_secrets: Secr
         *_coming_and_going("egress", egress),
         *(f"egress {name}: another way out" for name in egress.changed),
         *_coming_and_going("sink", sinks),
-        *(f"sink {name}: {_sink_line(old.sinks[name], new.sinks[name])}" for name in sinks.changed),
+        *_sink_lines(old, new, old_secrets, new_secrets, sinks.changed),
         *_section_lines(old, new),
         *(["server: another token"] if old_secrets.server_token != new_secrets.server_token else []),
         *_header_lines(old_secrets, new_secrets),
@@ -187,6 +187,21 @@ def _shown(value: object) -> str:
     return "none" if value is None else str(value)
 
 
+def _whole(name: str, settings: SinkSettings, secrets: Secrets) -> tuple[object, ...]:
+    return settings, secrets.sink_options.get(name), secrets.sink_files.get(name)
+
+
+def _sink_lines(
+    old: Config, new: Config, old_secrets: Secrets, new_secrets: Secrets, changed: Sequence[str]
+) -> Iterator[str]:
+    for name in changed:
+        said = _sink_line(old.sinks[name], new.sinks[name])
+        if not said:
+            is_file = old_secrets.sink_options.get(name) == new_secrets.sink_options.get(name)
+            said = "another certificate" if is_file else "another secret"
+        yield f"sink {name}: {said}"
+
+
 def _sink_line(old: SinkSettings, new: SinkSettings) -> str:
     if old.kind != new.kind:
         return f"kind {old.kind} -> {new.kind}"
@@ -199,7 +214,7 @@ def _sink_line(old: SinkSettings, new: SinkSettings) -> str:
         key for key in old.secrets.keys() | new.secrets.keys() if old.secrets.get(key) != new.secrets.get(key)
     )
     parts += [f"{key} changed" for key in keys]
-    return ", ".join(parts) or "another secret"
+    return ", ".join(parts)
 
 
 _SECTIONS: Final = ("budget", "exchange", "shutdown", "reload", "logging")

@@ -141,6 +141,8 @@ def _secret_files(config: Config) -> Iterator[str]:
         elif setting.reference.scheme == "credential" and credentials:
             # systemd leaves a service those that it started with, an orchestrator may exchange them.
             yield os.path.join(credentials, setting.reference.name)  # noqa: PTH118
+    for sink in config.sinks.values():
+        yield from map(str, sink.files())
 
 
 def _print(path: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from poller.outbox import WhenFull
 from poller.secrets import Secret, SecretReference
 from poller.server.settings import ServerSettings
 from poller.sinks import Sink
+from poller.sinks.tls import TlsOptions
 
 
 class Place(NamedTuple):
@@ -146,6 +147,11 @@ class SinkSettings:
     delivery: DeliverySettings
     options: Mapping[str, Any]
     secrets: Mapping[str, SecretSetting]
+
+    def files(self) -> list[Path]:
+        """Return the files that the sink reads for TLS; what is in them may become another."""
+        options = self.sink.Options
+        return options.files(self.options) if issubclass(options, TlsOptions) else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ There is no option that switches the check of the server's certificate off.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -24,6 +26,13 @@ class TlsOptions(SinkOptions):
     private_key: Path | None = Field(
         None, description="PEM file of its key; if it is left out, the key stands in the certificate's file."
     )
+
+    @classmethod
+    def files(cls, options: Mapping[str, Any]) -> list[Path]:
+        """Return the files that options as they are written name."""
+        return [
+            options[name] for name in ("ca", "certificate", "private_key") if options.get(name) is not None
+        ]
 
     @model_validator(mode="after")
     def _key_belongs_to_a_certificate(self) -> TlsOptions:

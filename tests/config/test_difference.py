@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
+from poller import sinks
 from poller.config import Config, Secrets, load, read_secrets
 from poller.config.difference import Difference, Names, difference
+from poller.config.footprint import Footprints
 from tests.config.conftest import Write
 
 KEYS = {name: f"{name}-api-key-0123456789abcdef-{'k' * 30}" for name in "abcdefgh"}
@@ -145,6 +149,30 @@ def test_a_secret_that_is_another_is_a_line_and_not_shown(
     assert list(found.lines) == lines
     assert value not in repr(found)
     assert found.fixed == ()
+
+
+def test_a_certificate_that_was_renewed_in_its_file_is_another(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", KEYS["a"])
+    monkeypatch.setenv("URL", "https://receiver.example/hook")
+    kind = EntryPoint("webhook", "poller.sinks.webhook:WebhookSink", sinks.GROUP)
+    monkeypatch.setattr(sinks, "installed", lambda: {"webhook": kind})
+    text = (
+        "accounts: {alice: {api_key: env:A_KEY, secret: env:A_KEY}}\n"
+        "sinks: {hook: {kind: webhook, url: env:URL, secret: env:WEBHOOK, certificate: tls/c.pem, private_key: tls/k.pem}}\n"
+    )
+    monkeypatch.setenv("WEBHOOK", "whsec_" + "A" * 43 + "=")
+    config = load(write(text, **{"tls/c.pem": "one", "tls/k.pem": "key"}))
+    before, prints = read_secrets(config), Footprints(config.path)
+    seen = prints.take(config)
+    assert difference(config, config, before, read_secrets(config)).lines == ()
+    Path("tls/c.pem").write_text("two")
+    found = difference(config, config, before, read_secrets(config))
+    assert (found.sinks.changed, found.lines) == (("hook",), ("sink hook: another certificate",))
+    assert prints.glance(config) != seen
+    Path("tls/k.pem").unlink()  # which the sink says when it is opened
+    assert difference(config, config, before, read_secrets(config)).sinks.changed == ("hook",)
 
 
 def test_the_same_change_of_many_is_one_line(compared: Compared) -> None:
