@@ -55,9 +55,12 @@ class Following:
                 if not self._reloading.now.config.reload.is_watching:
                     continue
                 # Only what has stood still for a while is read, as a whole: an editor may be in the middle of it.
-                now = await self._footprint(is_whole=before != self._reloading.footprint)
+                read = self._reloading.footprint
+                now = await self._footprint(is_whole=before != read)
                 has_settled, before = now == before, now
-                if not has_settled or (now == self._reloading.footprint and not self._is_to_try_again()):
+                if read is not self._reloading.footprint:
+                    continue  # meanwhile somebody has read what is there
+                if not has_settled or (now == read and not self._is_to_try_again()):
                     continue
             self._asked.clear()
             with suppress(ConfigError):  # it is said where it was found

@@ -402,7 +402,7 @@ async def test_a_directory_that_kubernetes_swaps_is_noticed_twice(
 async def test_what_changed_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
-    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.2)
     reads: list[Path] = []
 
     def noted(path: Path, *others: Any) -> Any:
