@@ -132,7 +132,8 @@ class Observations:
         self._observer = observer
         self._seen: OrderedDict[str, Seen] = OrderedDict()  # the last to change is the last
         self._happenings: deque[Happening] = deque(maxlen=HAPPENINGS_KEPT)
-        self._happened = 0
+        # Higher than whatever the last process counted up to: who knows a number of then misses nothing of now.
+        self._happened = clock.utc_ns() // NS_PER_MS
         self.number = 1
         self.polls = 0
 

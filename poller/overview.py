@@ -228,7 +228,8 @@ class Happening:
     """Something that sinks are told: a balance changed, or an account turned into another state.
 
     Attributes:
-        number: counts up from 1 at each start, so that a reader knows what it has seen.
+        number: counts up, over restarts too, so that a reader knows what it has seen: from the milliseconds since the
+            epoch when the daemon started.
         kind: ``snapshot`` or ``status``.
         reason: ``first`` or ``changed``; of a status the new state.
         text: of a status: why. Empty otherwise.

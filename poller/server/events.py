@@ -188,7 +188,7 @@ class Hub:
         """Return what happened since a reader was last here, up to where the others are."""
         if subscriber.after is None:
             return []
-        # Numbers begin anew with each start: one that is yet to come is of an earlier life.
+        # One that is yet to come is of an earlier life, and the clock was set back since.
         after = subscriber.after if subscriber.after <= last else 0
         return [
             happening_event(seen) for seen in self._overview.happenings(after=after) if seen.number <= last
