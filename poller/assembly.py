@@ -93,6 +93,10 @@ class Assembly:
         """Return one that builds from another configuration."""
         return Assembly(config, secrets, self._clock, self._metrics, beat=self._beat, tracer=self._tracer)
 
+    def forget(self) -> None:
+        """Let go of the secrets: nothing more is built from them."""
+        self._secrets = Secrets({}, {}, {})
+
     @asynccontextmanager
     async def open(self, observer: Observer | None) -> AsyncIterator[Parts]:
         """Take up where the last process ended; the outbox is opened first and closed last.
@@ -377,14 +381,10 @@ class Assembly:
     def delivery(self, outbox: Outbox, sink: str) -> Delivery:
         """Make one sink and its reader of the outbox, which knows of it already; nothing is opened yet."""
         settings = self._config.sinks[sink]
+        made = isolated(settings.sink(self._secrets.sink_options[sink]), sink)
         return Delivery(
             sink,
-            traced(
-                isolated(settings.sink(self._secrets.sink_options[sink]), sink),
-                sink,
-                self._tracer,
-                self._clock,
-            ),
+            traced(made, sink, self._tracer, self._clock),
             outbox,
             self._clock,
             settings.delivery,

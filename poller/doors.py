@@ -116,8 +116,9 @@ class Doors:
         told = ""
         while True:
             self._changed.clear()
-            config, secrets = self._now.config, self._now.secrets
-            if config.server is None or (config.server_token is not None and secrets.server_token is None):
+            # The token alone: this frame lasts, and would keep every other secret from before.
+            config, token = self._now.config, self._now.secrets.server_token
+            if config.server is None or (config.server_token is not None and token is None):
                 await self._changed.wait()
                 continue
             server = Server(
@@ -125,7 +126,7 @@ class Doors:
                 self._metrics,
                 self._clock,
                 config.server,
-                token=secrets.server_token,
+                token=token,
                 history=self._history,
                 is_alive=self._is_alive,
             )

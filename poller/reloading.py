@@ -266,6 +266,7 @@ class Reloading:
         self._running.retire(
             [transport for transport in replaced if transport is not None], old.config.exchange.timeout_s
         )
+        old.assembly.forget()  # the one of the start is kept until the end by what it has opened
 
     def _discover_anew(self, old: InForce, new: InForce) -> None:
         parts, before = self._parts, dict(self._parts.discoveries)

@@ -50,6 +50,7 @@ def run_daemon(
             footprint=footprint,
             set_log_level=None if log_level else set_level,
         )
+        del secrets  # those of the start are not kept when others are in force
         started()
         return asyncio.run(
             until_signalled(lambda stop, hurry: app.run(stop, hurry=hurry), hung_up=app.reload_soon)

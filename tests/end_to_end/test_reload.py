@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from poller.config import load, read_secrets
 from poller.errors import ConfigError
 from poller.model import State
 from poller.outbox import Outbox
+from poller.secrets import Secret
 from poller.simulator import SimulatorSettings, serve, write_config
 from poller.simulator.faults import Fault, FaultKind
 from poller.sinks.jsonl import JsonlSink
@@ -156,6 +158,25 @@ async def test_which_sub_accounts_exist_is_known_on_while_nobody_can_be_asked(tm
             assert "discover: asked anew" in await app.reload()
             [known] = see.status().discoveries
             assert (known.found, known.missing) == (3, ("sim-0003@sub.example",))
+
+
+async def test_no_key_from_before_stays_in_memory(tmp_path: Path) -> None:
+    settings = SimulatorSettings(accounts=6, latency_ms=(1.0, 5.0))
+    async with serve(settings) as server:
+        write_config(tmp_path, server.url, server.accounts, settings, interval="200ms")
+        old = [server.accounts[number].api_key for number in (0, 2)]
+
+        def held() -> list[Secret]:
+            gc.collect()
+            return [one for one in gc.get_objects() if type(one) is Secret and one.reveal() in old]
+
+        async with living(tmp_path) as app:
+            assert len(held()) == len(old)
+            daemon = Daemon(app, tmp_path, server, [])
+            daemon.remove("sim-0003")
+            (tmp_path / "secrets/sim-0001.key").write_text("another-key")
+            await app.reload()
+            await happens(lambda: not held())
 
 
 async def test_an_account_that_went_while_nobody_ran_is_said_to_be_removed_at_the_next_start(
