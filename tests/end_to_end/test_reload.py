@@ -27,6 +27,7 @@ from poller.outbox import Outbox
 from poller.secrets import Secret
 from poller.simulator import SimulatorSettings, serve, write_config
 from poller.simulator.faults import Fault, FaultKind
+from poller.simulator.server import SimulatorServer
 from poller.sinks.jsonl import JsonlSink
 from tests.end_to_end.daemons import Daemon, happens, running
 from tests.end_to_end.processes import POLLER, simulating, start, stop, wait_for
@@ -94,50 +95,54 @@ async def test_an_account_that_comes_back_is_said_to_be_well_and_goes_on_countin
 
 
 @asynccontextmanager
-async def living(directory: Path) -> AsyncIterator[App]:
+async def living(directory: Path, server: SimulatorServer) -> AsyncIterator[Daemon]:
     config = load(directory / "accounts.yaml")
     app, stop_it = App(config, read_secrets(config)), asyncio.Event()
     task = asyncio.create_task(app.run(stop_it))
+
+    async def stop() -> None:
+        stop_it.set()
+        await task
+
     await app.started.wait()
-    yield app
-    stop_it.set()
-    await task
+    yield Daemon(app, directory, server, [], stop)
+    await stop()
 
 
 async def test_nothing_of_an_account_that_went_stays_in_memory_and_it_goes_on_counting_all_the_same(
     tmp_path: Path,
 ) -> None:
-    def remembered(app: App) -> set[str]:
-        assert app._parts is not None
-        kept = app._parts.acceptance
+    def remembered(daemon: Daemon) -> set[str]:
+        parts = daemon.app._parts
+        assert parts is not None
+        kept = parts.acceptance
         return {held.account for held in kept.baselines()} | kept._recorded_s.keys() | kept._locks.keys()
 
     settings = SimulatorSettings(accounts=3, latency_ms=(1.0, 5.0), moves_per_s=40.0)
     async with serve(settings) as server:
         write_config(tmp_path, server.url, server.accounts, settings, interval="200ms")
-        async with living(tmp_path) as app:
-            daemon = Daemon(app, tmp_path, server, [])
+        async with living(tmp_path, server) as daemon:
             whole = daemon.file.read_text()
 
             def told() -> list[str]:
                 query = "SELECT state FROM statuses WHERE account = 'sim-0003' ORDER BY number"
                 return [state for (state,) in daemon.rows(query)]
 
-            await happens(lambda: "sim-0003" in remembered(app))
+            await happens(lambda: "sim-0003" in remembered(daemon))
             daemon.remove("sim-0003")
-            await app.reload()
-            assert "sim-0003" not in remembered(app)
+            await daemon.app.reload()
+            assert "sim-0003" not in remembered(daemon)
             daemon.file.write_text(whole)
-            await app.reload()
+            await daemon.app.reload()
             await happens(lambda: told() == ["removed", "ok"])
         daemon.remove("sim-0003")
-        async with living(tmp_path) as app:
+        async with living(tmp_path, server) as daemon:
             await happens(lambda: told() == ["removed", "ok", "removed"])
-            assert "sim-0003" not in remembered(app)
-        async with living(tmp_path) as app:
-            assert "sim-0003" not in remembered(app)
+            assert "sim-0003" not in remembered(daemon)
+        async with living(tmp_path, server) as daemon:
+            assert "sim-0003" not in remembered(daemon)
             daemon.file.write_text(whole)
-            await app.reload()
+            await daemon.app.reload()
             await happens(lambda: told() == ["removed", "ok", "removed", "ok"])
     sequences = daemon.rows("SELECT sequence FROM snapshots WHERE account = 'sim-0003' ORDER BY number")
     assert [number for (number,) in sequences] == list(range(1, len(sequences) + 1))
@@ -148,14 +153,14 @@ async def test_which_sub_accounts_exist_is_known_on_while_nobody_can_be_asked(tm
     settings = SimulatorSettings(accounts=3, latency_ms=(1.0, 5.0))
     async with serve(settings) as server:
         write_config(tmp_path, server.url, server.accounts, settings, interval="200ms", master=server.master)
-        async with living(tmp_path) as app:
-            see = app.overview
+        async with living(tmp_path, server) as daemon:
+            see = daemon.app.overview
             assert see is not None
             await happens(lambda: see.status().discoveries[0].found == 3)
             stalled = Fault(FaultKind.STALL, delay_s=60.0, path="/sapi/v1/sub-account/list")
             server.exchange.faults.set([stalled], server.exchange.now_us())
-            Daemon(app, tmp_path, server, []).remove("sim-0003")
-            assert "discover: asked anew" in await app.reload()
+            daemon.remove("sim-0003")
+            assert "discover: asked anew" in await daemon.app.reload()
             [known] = see.status().discoveries
             assert (known.found, known.missing) == (3, ("sim-0003@sub.example",))
 
@@ -170,12 +175,11 @@ async def test_no_key_from_before_stays_in_memory(tmp_path: Path) -> None:
             gc.collect()
             return [one for one in gc.get_objects() if type(one) is Secret and one.reveal() in old]
 
-        async with living(tmp_path) as app:
+        async with living(tmp_path, server) as daemon:
             assert len(held()) == len(old)
-            daemon = Daemon(app, tmp_path, server, [])
             daemon.remove("sim-0003")
             (tmp_path / "secrets/sim-0001.key").write_text("another-key")
-            await app.reload()
+            await daemon.app.reload()
             await happens(lambda: not held())
 
 
