@@ -10,6 +10,7 @@ import orjson
 
 from poller.model import Balance, Baseline, State, plain
 
+_ZERO = Decimal(0)
 _AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
@@ -101,10 +102,15 @@ def _decode_balance(asset: str, *amounts: str | None) -> Balance:
     free, locked, freeze, withdrawing, ipoable, value = amounts
     return Balance(
         asset,
-        Decimal(free or ""),
-        Decimal(locked or ""),
-        Decimal(freeze or ""),
-        Decimal(withdrawing or ""),
-        Decimal(ipoable or ""),
-        None if value is None else Decimal(value),
+        _decode_amount(free),
+        _decode_amount(locked),
+        _decode_amount(freeze),
+        _decode_amount(withdrawing),
+        _decode_amount(ipoable),
+        None if value is None else _decode_amount(value),
     )
+
+
+def _decode_amount(text: str | None) -> Decimal:
+    # Most are nothing, and that is kept once: 2 kB an account until its first poll.
+    return _ZERO if text == "0" else Decimal(text or "")
