@@ -34,6 +34,13 @@ if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).paramet
 
     aioresponses.core.ClientResponse = _Response  # type: ignore[attr-defined]  # an import of its own, looked up at call time
 
+# Begun first: or else one of several workers still has a minute's test before it when all others are done.
+_LONG = frozenset({"test_day.py", "test_episodes.py", "test_kill.py", "test_many_sinks.py", "test_wheel.py"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
