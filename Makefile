@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 KILLS  ?= 500
 EPISODES ?= 100000
-# Tests wait for servers, browsers and processes more than they compute: two workers more than cores.
-WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 2 )))
+# Tests wait for servers, browsers and processes more than they compute: a worker more than cores.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types bench kill episodes pictures lock wheel clean
