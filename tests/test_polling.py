@@ -595,12 +595,12 @@ async def test_the_budget_of_keys_that_are_refused_is_for_the_others(world: Make
 async def test_a_poll_waits_for_its_weight_but_nobody_is_late_by_more_than_a_few_seconds(
     world: MakeWorld,
 ) -> None:
-    accounts = fleet(1500, 60.0)
-    w = world(*accounts, limit=6_000)  # 7,500 wanted
+    accounts = fleet(3000, 60.0)
+    w = world(*accounts, limit=12_000)  # 15,000 wanted
     await w.run(300)
-    assert w.budget.status().granted >= 0.995 * 5 * 6_000
+    assert w.budget.status().granted >= 0.995 * 5 * 12_000
     assert interval_s(w, accounts, 0, 300) == pytest.approx(75, rel=0.005)
-    for name in ("a0", "a1", "a1499"):
+    for name in ("a0", "a1", "a2999"):
         gaps = [later - at for at, later in itertools.pairwise(w.exchange.times(name))]
         assert gaps == [pytest.approx(75, abs=5)] * len(gaps)
 

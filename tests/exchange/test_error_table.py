@@ -335,8 +335,9 @@ async def test_answers_under_way_when_a_silence_begins_are_no_new_offences(bench
 async def test_a_ban_ends_when_its_text_says_on_the_clock_of_the_exchange(bench: Bench) -> None:
     until_ms = bench.simulator.now_us() // 1000 + 1_000_000
     bench.answer_with(418, coded(-1003, BAN_TEXT.format(until_ms)), "30")
+    began_s = bench.clock.monotonic_s()
     await bench.poll(bench.accounts[0])
+    took_ms = (bench.clock.monotonic_s() - began_s) * 1000
     pause = orjson.loads(bench.saved[-1])["pause"]
-    assert pause["until_ns"] // 10**6 - until_ms == pytest.approx(
-        1000, abs=500
-    )  # a second more, to be sure; a busy machine measures that clock badly
+    # A second more, to be sure, counted from the answer; what it took until then is all that it may be off.
+    assert 999 <= pause["until_ns"] // 10**6 - until_ms <= 1000 + took_ms

@@ -24,7 +24,7 @@ from poller.errors import Banned, Blocked, Overloaded, PollError, RateLimited
 from poller.metrics import Metrics
 from poller.testing.virtual_time import VirtualClock, VirtualTimeLoop
 
-EPISODES = int(os.environ.get("POLLER_EPISODES", "3000"))
+EPISODES = int(os.environ.get("POLLER_EPISODES", "5000"))
 pytestmark = pytest.mark.timeout(max(600, EPISODES // 10))
 OF_THE_WINDOW = EPISODES // 5  # each of these takes longer
 WEIGHT = 5
