@@ -206,6 +206,8 @@ def test_a_reference_says_where_a_secret_is_kept(text: str, scheme: str, name: s
         ("file:a\nb", "file: is not followed by the path of a file; write file:PATH"),
         (f"env:{KEY}", "what follows env: looks like the secret itself; write env:NAME"),
         (f"file:{KEY}", "what follows file: looks like the secret itself; write file:PATH"),
+        (f"exec:pass\t{KEY}", "what follows exec: looks like the secret itself; write exec:COMMAND"),
+        (f"exec:pass\n{KEY}", "what follows exec: looks like the secret itself; write exec:COMMAND"),
         (
             "file:-----BEGIN PRIVATE KEY-----\nMC4",
             "what follows file: looks like the secret itself; write file:PATH",
